@@ -1,0 +1,200 @@
+"""Geometry of a height × width grid of patches: what the pair tasks ask for.
+
+Patches are numbered in reading order; a patch's coordinates are its (row,
+column). The tables `relations`, `distances`, `angles` and `positions` are the
+definition of the tasks, for tests, notebooks and figures. The training step
+does not read them: it calls the `pair_*` functions, from which the tables are
+made, on the coordinates of the patches in the order an image shows them.
+
+Source: Camporese et al., "Where are my Neighbors?", BMVC 2022, and the figures
+that the authors' code computed for sides 3 and 8.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+# NumPy in, NumPy out; JAX in, JAX out.
+Arrays = TypeVar("Arrays", np.ndarray, jax.Array)
+
+RELATIONS = (
+  "up_left",
+  "up",
+  "up_right",
+  "left",
+  "same",
+  "right",
+  "down_left",
+  "down",
+  "down_right",
+)
+
+# The official code adds it to the product of the two norms; without it patches
+# on one line through the origin would give a cosine just above 1.
+_ANGLE_EPSILON = np.float32(1e-4)
+
+
+def coordinates(height: int, width: int) -> Int[np.ndarray, "N 2"]:
+  """(row, column) of every patch of the grid, in reading order, int32."""
+  if height < 1 or width < 1:
+    raise ValueError(f"a grid needs at least 1×1 patches, got {height}×{width}")
+  return np.stack(
+    np.divmod(np.arange(height * width, dtype=np.int32), np.int32(width)), -1
+  )
+
+
+def relations(height: int, width: int) -> Int[np.ndarray, "N N"]:
+  """Where patch a sits seen from patch b, at [a, b]: an index of RELATIONS."""
+  return pair_relations(coordinates(height, width))
+
+
+def distances(height: int, width: int) -> Float[np.ndarray, "N N"]:
+  """Euclidean distance of two patches, from -1 (same) to 1 (the farthest)."""
+  return pair_distances(coordinates(height, width), (height, width))
+
+
+def angles(height: int, width: int) -> Float[np.ndarray, "N N"]:
+  """The official angle of two patches, from -1 (same) to 1 (the largest).
+
+  It is not the direction from one patch to the other: it is the angle under
+  which an observer sees the two who stands half a grid above and to the left
+  of the first patch.
+  """
+  return pair_angles(coordinates(height, width), (height, width))
+
+
+def positions(height: int, width: int) -> Int[np.ndarray, " N"]:
+  """The number of every patch: what the position task asks for."""
+  return np.arange(len(coordinates(height, width)), dtype=np.int32)
+
+
+def pair_relations(
+  coordinates: Int[Arrays, "*B N 2"],
+) -> Int[Arrays, "*B N N"]:
+  """`relations` of patches at any coordinates."""
+  xp = _namespace(coordinates)
+  direction = xp.sign(_offsets(coordinates))
+  return 3 * (direction[..., 0] + 1) + direction[..., 1] + 1
+
+
+def pair_distances(
+  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
+) -> Float[Arrays, "*B N N"]:
+  """`distances` of patches at any coordinates of a grid of `grid_size`."""
+  xp = _namespace(coordinates)
+  offsets = _offsets(coordinates).astype(np.float32)
+  lengths = xp.sqrt(xp.sum(offsets * offsets, axis=-1))
+  return lengths / max_distance(grid_size) * 2 - 1
+
+
+def pair_angles(
+  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
+) -> Float[Arrays, "*B N N"]:
+  """`angles` of patches at any coordinates of a grid of `grid_size`."""
+  return _raw_angles(coordinates, grid_size) / _max_angle(grid_size) * 2 - 1
+
+
+@functools.cache
+def max_distance(grid_size: tuple[int, int]) -> np.float32:
+  """Distance of opposite corners, in patches; 1 for a single patch."""
+  height, width = grid_size
+  return np.float32(np.hypot(height - 1, width - 1)) or np.float32(1)
+
+
+@functools.cache
+def _max_angle(grid_size: tuple[int, int]) -> np.float32:
+  return _raw_angles(coordinates(*grid_size), grid_size).max() or np.float32(1)
+
+
+def _raw_angles(
+  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
+) -> Float[Arrays, "*B N N"]:
+  """Angles in units of π, in float32 throughout as the official figures.
+
+  Near zero a cosine keeps few digits of its angle, so the order of operations
+  is part of the definition: float64 differs by up to 2e-4 after scaling.
+  """
+  xp = _namespace(coordinates)
+  height, width = grid_size
+  y = coordinates[..., 0].astype(np.float32) + np.float32(height / 2)
+  x = coordinates[..., 1].astype(np.float32) + np.float32(width / 2)
+  lengths = xp.sqrt(y * y + x * x)
+  # No product is below 0.25. The maximum keeps XLA from contracting product
+  # and sum to one multiply-add, which rounds once where the definition rounds
+  # twice; an optimization barrier is dropped before that happens (JAX 0.10).
+  products = xp.maximum(lengths[..., :, None] * lengths[..., None, :], 0.25)
+  dots = y[..., :, None] * y[..., None, :] + x[..., :, None] * x[..., None, :]
+  cosine = dots / (products + _ANGLE_EPSILON)
+  # arccos, in the form that is accurate near 1: XLA's own is not.
+  angle = 2 * xp.arctan2(xp.sqrt(1 - cosine), xp.sqrt(1 + cosine))
+  same = xp.all(_offsets(coordinates) == 0, axis=-1)
+  return xp.where(same, np.float32(0), angle / np.float32(np.pi))
+
+
+def permute_pairs(
+  table: Shaped[np.ndarray | jax.Array, "N N"],
+  permutation: Int[np.ndarray | jax.Array, "B N"],
+) -> Shaped[np.ndarray | jax.Array, "B N N"]:
+  """The table for images that show patch `permutation[b, i]` at place i."""
+  if isinstance(permutation, jax.Array):
+    table = jnp.asarray(table)  # NumPy cannot be indexed by a traced array.
+  return table[permutation[:, :, None], permutation[:, None, :]]
+
+
+def patchify(
+  images: Shaped[Arrays, "B H W C"], patch_size: int
+) -> Shaped[Arrays, "B N D"]:
+  """Cuts images into patches of patch_size² pixels, both in reading order.
+
+  D runs over (row in the patch, column in the patch, channel).
+  """
+  batch, height, width, channels = images.shape
+  rows, columns = grid_of((height, width), patch_size)
+  patches = images.reshape(
+    batch, rows, patch_size, columns, patch_size, channels
+  )
+  patches = patches.transpose(0, 1, 3, 2, 4, 5)
+  return patches.reshape(batch, rows * columns, patch_size**2 * channels)
+
+
+def unpatchify(
+  patches: Shaped[Arrays, "B N D"], grid_size: tuple[int, int], patch_size: int
+) -> Shaped[Arrays, "B H W C"]:
+  """The inverse of `patchify`."""
+  rows, columns = grid_size
+  batch, num_patches, width = patches.shape
+  if num_patches != rows * columns or width % patch_size**2:
+    raise ValueError(
+      f"patches of shape {patches.shape} are not a {rows}×{columns} grid of "
+      f"{patch_size}×{patch_size} pixels"
+    )
+  images = patches.reshape(batch, rows, columns, patch_size, patch_size, -1)
+  images = images.transpose(0, 1, 3, 2, 4, 5)
+  return images.reshape(batch, rows * patch_size, columns * patch_size, -1)
+
+
+def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+  """Rows and columns of patches of an image of (height, width) pixels."""
+  height, width = image_size
+  if patch_size < 1 or height % patch_size or width % patch_size:
+    raise ValueError(
+      f"patch_size={patch_size} must divide the image's height and width, "
+      f"which are {height}×{width} pixels"
+    )
+  return height // patch_size, width // patch_size
+
+
+def _offsets(coordinates: Int[Arrays, "*B N 2"]) -> Int[Arrays, "*B N N 2"]:
+  """First patch minus second: negative where a is above or left of b."""
+  return coordinates[..., :, None, :] - coordinates[..., None, :, :]
+
+
+def _namespace(array: np.ndarray | jax.Array) -> ModuleType:
+  return jnp if isinstance(array, jax.Array) else np

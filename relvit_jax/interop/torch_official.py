@@ -1,0 +1,151 @@
+"""Weights from and to the official PyTorch code (guglielmocamporese/relvit).
+
+A parameter is mapped by its name and its kind alone: PyTorch stores a linear
+layer as [out, in] and a convolution as [out, in, rows, columns]; each of the
+nine relation heads has a query and a key of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from relvit_jax.models.relvit import PAIR_SCORES, RelViT
+
+HEAD_NAMES = {
+  "relation": "rel_head",
+  "distance": "dist_head",
+  "angle": "angle_head",
+  "position": "abs_pos_head",
+  "label": "clf_head",
+}
+
+# Allocated by the official code and never used: the value projections of its
+# pair heads in any model, the positional embedding where it is switched off.
+_UNUSED_ANYWHERE = re.compile(r"(rel|dist|angle)_head\.heads\.\d+\.v_lin\.\w+")
+_UNUSED_WITHOUT_POS_EMBED = "backbone.pos_embed"
+
+
+class _Entry(NamedTuple):
+  """One of our parameters and the official ones it is made of."""
+
+  names: tuple[str, ...]
+  param: nnx.Param
+  to_ours: Callable[[list[np.ndarray]], np.ndarray]
+  to_official: Callable[[np.ndarray], list[np.ndarray]]
+
+
+def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
+  """Sets the weights of a model, in place, from the official ones.
+
+  Args:
+    model: a model of the same sizes and tasks.
+    state: official name → array, as of `{k: v.numpy() for k, v in
+      torch_model.state_dict().items()}`.
+
+  Raises:
+    ValueError: names are missing or left over, with the list of them, or a
+      shape differs. The model is then unchanged.
+  """
+  entries = list(_entries(model))
+  known = {name for entry in entries for name in entry.names}
+  missing = sorted(known - set(state))
+  extra = sorted(
+    name for name in set(state) - known if not _is_unused(name, model)
+  )
+  if missing or extra:
+    raise ValueError(
+      f"the weights do not fit the model; missing: {missing or 'none'}; "
+      f"left over: {extra or 'none'}"
+    )
+  values = []
+  for entry in entries:
+    official = [np.asarray(state[name]) for name in entry.names]
+    expected = [a.shape for a in entry.to_official(np.asarray(entry.param))]
+    for name, array, shape in zip(entry.names, official, expected, strict=True):
+      if array.shape != shape:
+        raise ValueError(
+          f"{name} has shape {array.shape}, the model needs {shape}"
+        )
+    values.append(entry.to_ours(official))
+  for entry, value in zip(entries, values, strict=True):
+    entry.param.set_value(jnp.asarray(value, entry.param.dtype))
+
+
+def state_dict(model: RelViT) -> dict[str, np.ndarray]:
+  """The weights of a model under the official names and in their layouts.
+
+  What the official code allocates and never uses is not in it: load it there
+  with `strict=False`.
+  """
+  return {
+    name: array
+    for entry in _entries(model)
+    for name, array in zip(
+      entry.names, entry.to_official(np.asarray(entry.param)), strict=True
+    )
+  }
+
+
+def _entries(model: RelViT) -> Iterator[_Entry]:
+  patch_size = model.backbone.patch_embed.patch_size
+  for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+    names = [str(part) for part in path]
+    if names[0] == "heads":
+      yield _head_entry(names[1], names[2:], param)
+    elif names[1] == "patch_embed" and names[-1] == "kernel":
+      yield _convolution(_torch_name(names), param, patch_size)
+    elif names[-1] == "kernel":
+      yield _linear(_torch_name(names), param)
+    else:
+      yield _as_it_is(_torch_name(names), param)
+
+
+def _torch_name(path: list[str]) -> str:
+  leaf = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
+  return ".".join([*path[:-1], leaf])
+
+
+def _head_entry(task: str, path: list[str], param: nnx.Param) -> _Entry:
+  head = HEAD_NAMES[task]
+  if task not in PAIR_SCORES:
+    name = _torch_name([head, path[-1]])
+    return _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
+  count = PAIR_SCORES[task]
+  projection = {"query": "q_lin", "key": "k_lin"}[path[0]]
+  return _Entry(
+    tuple(f"{head}.heads.{r}.{projection}.weight" for r in range(count)),
+    param,
+    lambda official: np.concatenate(official).T,
+    lambda ours: np.split(ours.T, count),
+  )
+
+
+def _linear(name: str, param: nnx.Param) -> _Entry:
+  return _Entry((name,), param, lambda a: a[0].T, lambda a: [a.T])
+
+
+def _as_it_is(name: str, param: nnx.Param) -> _Entry:
+  return _Entry((name,), param, lambda a: a[0], lambda a: [a])
+
+
+def _convolution(name: str, param: nnx.Param, size: int) -> _Entry:
+  """Kernel [rows · columns · in, out] ↔ [out, in, rows, columns]."""
+  features = param.shape[1]
+  return _Entry(
+    (name,),
+    param,
+    lambda a: a[0].transpose(2, 3, 1, 0).reshape(-1, features),
+    lambda a: [a.reshape(size, size, -1, features).transpose(3, 2, 0, 1)],
+  )
+
+
+def _is_unused(name: str, model: RelViT) -> bool:
+  if _UNUSED_ANYWHERE.fullmatch(name):
+    return True
+  return name == _UNUSED_WITHOUT_POS_EMBED and model.backbone.pos_embed is None

@@ -1,0 +1,192 @@
+"""A backbone and the heads of its tasks; `create_model` makes both by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from relvit_jax import grid
+from relvit_jax.models import heads, layers, vit
+
+# In the order in which losses and metrics are printed.
+TASKS = ("relation", "distance", "angle", "position", "label")
+PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
+
+
+class RelViT(nnx.Module):
+  """Images → one output a task.
+
+  Attributes:
+    backbone: images → Tokens, with `grid_size` and `embed_dim`.
+    heads: one head a task, under the task's name.
+  """
+
+  def __init__(
+    self,
+    backbone: vit.ViT,
+    tasks: Sequence[str],
+    *,
+    num_classes: int | None = None,
+    dtype: layers.Dtype = None,
+    rngs: nnx.Rngs,
+  ):
+    _check_tasks(tasks, num_classes)
+    self.backbone = backbone
+    dim = backbone.embed_dim
+    num_patches = backbone.grid_size[0] * backbone.grid_size[1]
+    made: dict[str, Any] = {}
+    for task in tasks:
+      if task in PAIR_SCORES:
+        made[task] = heads.PairwiseHead(
+          dim, PAIR_SCORES[task], dtype=dtype, rngs=rngs
+        )
+      elif task == "position":
+        made[task] = heads.PositionHead(
+          dim, num_patches, dtype=dtype, rngs=rngs
+        )
+      else:
+        assert num_classes is not None
+        # Without a class token the classifier reads all patches, flattened.
+        width = dim if backbone.cls_token is not None else num_patches * dim
+        made[task] = heads.LabelHead(width, num_classes, dtype=dtype, rngs=rngs)
+    self.heads = nnx.Dict(made)
+
+  @property
+  def grid_size(self) -> tuple[int, int]:
+    """(rows, columns) of the patches that the pair and position heads see."""
+    return self.backbone.grid_size
+
+  def __call__(
+    self,
+    images: Float[Array, "B H W C"],
+    *,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> dict[str, Array]:
+    """Outputs by task.
+
+    Args:
+      images: normalised images.
+      train: whether dropout and drop-path act; they then draw from `rngs`.
+      rngs: random streams; `nnx.Rngs(dropout=key)` is enough.
+
+    Returns:
+      relation [B,9,N,N], distance [B,N,N], angle [B,N,N], position [B,N,N]
+      (token, place) and label [B,C], those of the model's tasks, float32.
+    """
+    tokens = self.backbone(images, train=train, rngs=rngs)
+    outputs = {}
+    for task, head in self.heads.items():
+      if task == "label":
+        outputs[task] = head(_label_features(tokens))
+      elif task == "relation" or task == "position":
+        outputs[task] = head(tokens.patches)
+      else:
+        outputs[task] = head(tokens.patches)[:, 0]
+    return outputs
+
+
+def create_model(
+  backbone: str = "vit",
+  *,
+  image_size: int | tuple[int, int],
+  patch_size: int,
+  tasks: Sequence[str] = ("relation", "position"),
+  num_classes: int | None = None,
+  pos_embed: bool = True,
+  cls_token: bool = True,
+  dtype: Any = None,
+  rngs: nnx.Rngs,
+  **sizes: Any,
+) -> RelViT:
+  """Makes a model by name, with random weights.
+
+  Args:
+    backbone: "vit_tiny", "vit_small" or "vit_base"; "vit" is the paper's, the
+      small one.
+    image_size: pixels, one number for square images or (height, width).
+    patch_size: pixels; it must divide the image size.
+    tasks: which of relation, distance, angle, position and label to build a
+      head for. None is built that is not asked for, so nothing decays unused.
+    num_classes: needed by the label task.
+    pos_embed: whether tokens get learned positional embeddings. With them the
+      position and relation tasks can be solved without looking at the image,
+      unless patches are permuted.
+    cls_token: whether there is a class token; without it the label head reads
+      the flattened patch tokens.
+    dtype: what to compute in; None for float32. Parameters, softmax and
+      outputs are float32 in any case.
+    rngs: source of the initial weights, `nnx.Rngs(seed)`.
+    **sizes: override the variant's: embed_dim, depth, num_heads, mlp_ratio,
+      dropout_rate, attention_dropout_rate, drop_path_rate.
+
+  Raises:
+    ValueError: a name, size or combination does not exist or does not fit.
+  """
+  variant = "vit_small" if backbone == "vit" else backbone
+  if variant not in vit.SIZES:
+    raise ValueError(
+      f"backbone={backbone!r} does not exist; there are "
+      f"{', '.join(['vit', *vit.SIZES])}"
+    )
+  _check_sizes(sizes)
+  size = (image_size, image_size) if isinstance(image_size, int) else image_size
+  return RelViT(
+    vit.ViT(
+      size,
+      patch_size,
+      pos_embed=pos_embed,
+      cls_token=cls_token,
+      dtype=dtype,
+      rngs=rngs,
+      **(vit.SIZES[variant] | sizes),
+    ),
+    tasks,
+    num_classes=num_classes,
+    dtype=dtype,
+    rngs=rngs,
+  )
+
+
+def _label_features(tokens: layers.Tokens) -> Float[Array, "B F"]:
+  if tokens.cls is not None:
+    return tokens.cls
+  return tokens.patches.reshape(len(tokens.patches), -1)
+
+
+_POSITIVE = ("embed_dim", "depth", "num_heads", "mlp_ratio")
+_RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
+
+
+def _check_sizes(sizes: dict[str, Any]) -> None:
+  for name, value in sizes.items():
+    if name in _POSITIVE:
+      if value <= 0:
+        raise ValueError(f"{name}={value} must be positive")
+    elif name in _RATES:
+      if not 0 <= value < 1:
+        raise ValueError(f"{name}={value} must be in [0, 1)")
+    else:
+      raise ValueError(
+        f"{name}={value!r} is no size of a ViT; there are "
+        f"{', '.join(_POSITIVE + _RATES)}"
+      )
+
+
+def _check_tasks(tasks: Sequence[str], num_classes: int | None) -> None:
+  for task in tasks:
+    if task not in TASKS:
+      raise ValueError(
+        f"tasks={tuple(tasks)!r} names {task!r}; there are {', '.join(TASKS)}"
+      )
+  if not tasks or len(set(tasks)) < len(tasks):
+    raise ValueError(
+      f"tasks={tuple(tasks)!r} must name at least one task, each once"
+    )
+  if "label" in tasks and (num_classes is None or num_classes < 1):
+    raise ValueError(
+      f"num_classes={num_classes} must be at least 1 for the label task"
+    )

@@ -1,0 +1,202 @@
+"""The geometry, as tables a person can check by eye."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relvit_jax import grid
+
+SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
+
+
+def named(row):
+  return [grid.RELATIONS[i] for i in row]
+
+
+def test_relations_of_a_2x2_grid():
+  table = grid.relations(2, 2)
+  assert table.dtype == np.int32
+  assert named(table[0]) == ["same", "left", "up", "up_left"]
+  assert named(table[1]) == ["right", "same", "up_right", "up"]
+  assert named(table[2]) == ["down", "down_left", "same", "left"]
+  assert named(table[3]) == ["down_right", "down", "right", "same"]
+
+
+def test_relations_to_the_middle_of_a_3x3_grid_count_up():
+  np.testing.assert_array_equal(grid.relations(3, 3)[:, 4], range(9))
+
+
+def test_relations_of_a_row_and_of_a_column():
+  np.testing.assert_array_equal(
+    grid.relations(1, 3), [[4, 3, 3], [5, 4, 3], [5, 5, 4]]
+  )
+  np.testing.assert_array_equal(
+    grid.relations(3, 1), [[4, 1, 1], [7, 4, 1], [7, 7, 4]]
+  )
+
+
+def test_distances_of_a_2x2_grid():
+  edge = 2 / np.sqrt(2) - 1
+  np.testing.assert_allclose(
+    grid.distances(2, 2),
+    [
+      [-1, edge, edge, 1],
+      [edge, -1, 1, edge],
+      [edge, 1, -1, edge],
+      [1, edge, edge, -1],
+    ],
+    atol=1e-6,
+  )
+
+
+def test_angles_of_a_2x2_grid_are_seen_from_half_a_grid_outside():
+  # The four patches lie at (1,1), (1,2), (2,1), (2,2): the largest angle is
+  # between the second and the third, and the first hides the fourth.
+  slope = np.arctan2(2, 1) - np.arctan2(1, 1)
+  half = slope / (2 * slope) * 2 - 1
+  np.testing.assert_allclose(
+    grid.angles(2, 2),
+    [
+      [-1, half, half, -1],
+      [half, -1, 1, half],
+      [half, 1, -1, half],
+      [-1, half, half, -1],
+    ],
+    # The official 1e-4 in the denominator opens an angle between patches that
+    # hide one another: arccos(4 / (4 + 1e-4)) / 0.6435 * 2 = 0.022.
+    atol=0.0225,
+  )
+  np.testing.assert_array_equal(np.diag(grid.angles(2, 2)), [-1] * 4)
+
+
+def test_positions_are_the_reading_order():
+  np.testing.assert_array_equal(grid.positions(2, 3), range(6))
+
+
+def test_a_single_patch_has_nothing_but_itself():
+  assert grid.relations(1, 1) == [[4]]
+  assert grid.distances(1, 1) == [[-1]]
+  assert grid.angles(1, 1) == [[-1]]
+
+
+def test_permute_pairs_follows_the_patches():
+  table = np.arange(9).reshape(3, 3)
+  np.testing.assert_array_equal(
+    grid.permute_pairs(table, np.array([[2, 0, 1]])),
+    [[[8, 6, 7], [2, 0, 1], [5, 3, 4]]],
+  )
+
+
+def test_patches_and_their_pixels_are_in_reading_order():
+  image = np.arange(16).reshape(1, 4, 4, 1)
+  np.testing.assert_array_equal(
+    grid.patchify(image, 2)[0],
+    [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]],
+  )
+
+
+@given(SIZES)
+def test_seen_from_the_other_side_a_relation_is_its_opposite(size):
+  table = grid.relations(*size)
+  np.testing.assert_array_equal(table.T, 8 - table)
+
+
+@given(SIZES)
+def test_distances_and_angles_are_symmetric_and_scaled(size):
+  for table in (grid.distances(*size), grid.angles(*size)):
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, table.T)
+    np.testing.assert_array_equal(np.diag(table), -1.0)
+    if size[0] * size[1] > 1:
+      assert table.max() == 1
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(0, 2**32 - 1))
+def test_targets_of_permuted_coordinates_are_the_permuted_tables(size, seed):
+  random = np.random.default_rng(seed)
+  order = np.stack([random.permutation(size[0] * size[1]) for _ in range(2)])
+  shown = jnp.asarray(grid.coordinates(*size))[order]
+  np.testing.assert_array_equal(
+    grid.pair_relations(shown), grid.permute_pairs(grid.relations(*size), order)
+  )
+  np.testing.assert_allclose(
+    grid.pair_distances(shown, size),
+    grid.permute_pairs(grid.distances(*size), order),
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (8, 8), (7, 7), (5, 9)])
+def test_angles_on_the_device_are_those_of_the_table(size):
+  order = np.random.default_rng(0).permutation(size[0] * size[1])[None]
+  shown = jnp.asarray(grid.coordinates(*size))[order]
+  compiled = jax.jit(grid.pair_angles, static_argnums=1)(shown, size)
+  np.testing.assert_allclose(
+    compiled, grid.permute_pairs(grid.angles(*size), order), atol=1e-5
+  )
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 3))
+def test_unpatchify_puts_the_patches_back(size, patch_size, channels):
+  shape = (2, size[0] * patch_size, size[1] * patch_size, channels)
+  images = np.arange(np.prod(shape)).reshape(shape)
+  patches = grid.patchify(images, patch_size)
+  np.testing.assert_array_equal(
+    grid.unpatchify(patches, size, patch_size), images
+  )
+
+
+@pytest.mark.parametrize("side", [3, 8])
+def test_tables_equal_the_official_ones(reference, side):
+  archive = reference(f"targets_side{side}")
+  tables = {
+    "relations": grid.relations(side, side),
+    "distances": grid.distances(side, side),
+    "angles": grid.angles(side, side),
+  }
+  tolerances = {"relations": 0, "distances": 1e-6, "angles": 1e-5}
+  order = archive["perm"][None]
+  for name, table in tables.items():
+    permuted = grid.permute_pairs(table, order)[0]
+    for ours, official in (
+      (table, archive[name]),
+      (permuted, archive[f"perm_{name}"]),
+    ):
+      np.testing.assert_allclose(
+        ours, official, rtol=0, atol=tolerances[name], err_msg=name
+      )
+  np.testing.assert_array_equal(
+    grid.positions(side, side)[order[0]], archive["perm_abs_positions"]
+  )
+
+
+def test_patch_layout_equals_the_official_one(reference):
+  archive = reference("patch_layout")
+  image = archive["image_chw"].transpose(1, 2, 0)[None]
+  patches = grid.patchify(image, 4).reshape(4, 4, 4, 3)
+  np.testing.assert_array_equal(
+    patches.transpose(3, 0, 1, 2), archive["patches_cnhw"]
+  )
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: grid.relations(0, 3), "at least 1×1 patches, got 0×3"),
+    (
+      lambda: grid.patchify(np.zeros((1, 8, 9, 3)), 4),
+      "patch_size=4 must divide .* 8×9",
+    ),
+    (
+      lambda: grid.unpatchify(np.zeros((1, 5, 48)), (2, 2), 4),
+      "not a 2×2 grid of 4×4 pixels",
+    ),
+  ],
+)
+def test_what_is_no_grid_is_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
