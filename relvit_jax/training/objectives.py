@@ -146,11 +146,11 @@ def metrics(
       hit = jnp.argmax(output, axis=-1) == target
       per_image["position_accuracy"] = jnp.mean(hit, axis=1)
     elif task == "label":
-      rank = jnp.sum(output > _pick(output, target), axis=-1)
-      # A label that ties with others does not get the benefit of the doubt.
-      ties = jnp.sum(output == _pick(output, target), axis=-1) - 1
-      per_image["label_top1"] = rank + ties < 1
-      per_image["label_top5"] = rank + ties < 5
+      # Strictly below the label's score: a tie or a NaN earns nothing.
+      beaten = jnp.sum(output < _pick(output, target), axis=-1)
+      num_classes = output.shape[-1]
+      per_image["label_top1"] = beaten >= num_classes - 1
+      per_image["label_top5"] = beaten >= num_classes - 5
     else:
       error = jnp.mean(jnp.abs(output - target), axis=(1, 2))
       if task == "distance":
@@ -229,7 +229,7 @@ def _cross_entropy(
   target: Int[Array, "*T"],
   axis: int,
   smoothing: float = 0.0,
-) -> Float[Array, "*S"]:
+) -> Float[Array, "*P"]:
   """-log p(target), with `smoothing` of the target spread over all classes."""
   log_p = jax.nn.log_softmax(scores, axis=axis)
   chosen = -jnp.squeeze(_pick(log_p, target, axis), axis)
@@ -240,7 +240,7 @@ def _cross_entropy(
 
 def _pick(
   scores: Float[Array, "*S"], target: Int[Array, "*T"], axis: int = -1
-) -> Float[Array, "*S"]:
+) -> Float[Array, "*P"]:
   """The scores of the target class, with the class axis kept."""
   classes = jax.lax.broadcasted_iota(
     target.dtype, scores.shape, axis % scores.ndim

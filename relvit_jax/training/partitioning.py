@@ -1,0 +1,112 @@
+"""The device mesh, and which axis of which array lies along it.
+
+Two mesh axes: images are split over both, parameters and optimiser state over
+`fsdp` only. `jax.jit` with `NamedSharding` moves the data; this is what pjit
+became, and what replaces pmap, which is in maintenance since JAX 0.8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+DATA_AXES = ("data", "fsdp")
+
+# The first pattern that matches a parameter's whole path decides; none is an
+# error. Matrices are split over their input, which every head divides alike.
+RULES = (
+  (r".*(bias|scale)", P()),
+  (r"backbone/(cls_token|pos_embed)", P()),
+  # Its input is only the pixels of a patch: split over the output.
+  (r"backbone/patch_embed/proj/kernel", P(None, "fsdp")),
+  (r"backbone/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel", P("fsdp")),
+  (r"heads/\w+/(query|key|proj)/kernel", P("fsdp")),
+)
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+  """All devices as (data × fsdp).
+
+  Args:
+    fsdp: over how many devices one copy of the parameters is spread.
+    devices: which to use; None for all.
+
+  Raises:
+    ValueError: `fsdp` does not divide the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  if fsdp < 1 or len(devices) % fsdp:
+    raise ValueError(f"mesh.fsdp={fsdp} must divide the {len(devices)} devices")
+  # Auto axes: with the default, explicit ones, cutting an image into patches
+  # would ask for a sharding of its own.
+  return jax.make_mesh(
+    (len(devices) // fsdp, fsdp),
+    DATA_AXES,
+    axis_types=(AxisType.Auto, AxisType.Auto),
+    devices=devices,
+  )
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+  """Raises unless every device gets the same number of images."""
+  if batch_size % mesh.size:
+    below = batch_size // mesh.size * mesh.size
+    nearest = [n for n in (below, below + mesh.size) if n]
+    raise ValueError(
+      f"batch_size={batch_size} must be a multiple of the {mesh.size} devices, "
+      f"such as {' or '.join(map(str, nearest))}"
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on every device."""
+  return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The first axis of an array over all devices."""
+  return NamedSharding(mesh, P(DATA_AXES))
+
+
+def params_shardings(params: Any, mesh: Mesh) -> Any:
+  """A sharding for every parameter, by `RULES`.
+
+  Args:
+    params: tree of arrays or shapes; its paths are those of the model.
+
+  Raises:
+    ValueError: no rule matches a parameter, or its axis does not divide.
+  """
+
+  def place(path: Any, leaf: Any) -> NamedSharding:
+    name = path_name(path)
+    spec = spec_of(name)
+    for axis, mesh_axis in enumerate(spec):
+      if mesh_axis and leaf.shape[axis] % mesh.shape[mesh_axis]:
+        raise ValueError(
+          f"axis {axis} of {name}, shape {tuple(leaf.shape)}, is not a "
+          f"multiple of mesh.{mesh_axis}={mesh.shape[mesh_axis]}"
+        )
+    return NamedSharding(mesh, spec)
+
+  return jax.tree_util.tree_map_with_path(place, params)
+
+
+def spec_of(name: str) -> P:
+  """The partition of the parameter with this path."""
+  for pattern, spec in RULES:
+    if re.fullmatch(pattern, name):
+      return spec
+  raise ValueError(
+    f"no rule in partitioning.RULES matches the parameter {name!r}"
+  )
+
+
+def path_name(path: Any) -> str:
+  """backbone/blocks/0/norm1/scale, from a path of jax.tree_util."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")

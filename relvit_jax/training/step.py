@@ -1,0 +1,182 @@
+"""One training step as a pure function, compiled over a device mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh
+from jaxtyping import Array, PRNGKeyArray
+
+from relvit_jax.data import feed
+from relvit_jax.models.relvit import RelViT
+from relvit_jax.training import objectives, partitioning
+
+Params = dict[str, Any]
+
+# (key, uint8 images) → (normalised images, permutation of patches or None).
+Augment = Callable[[PRNGKeyArray, Array], tuple[Array, Array | None]]
+# (outputs, labels, permutation, key) → loss per task and "total".
+Objective = Callable[..., dict[str, Array]]
+
+
+@struct.dataclass
+class TrainState:
+  """All that a step reads and writes, a pure tree of arrays.
+
+  Attributes:
+    step: how many steps were taken, int32.
+    key: of the run; all randomness is a function of it and of `step`.
+    params: what is trained, as nested dicts.
+    fixed: the model's arrays that are not trained.
+    opt_state: of the optimiser.
+  """
+
+  step: Array
+  key: PRNGKeyArray
+  params: Params
+  fixed: Params
+  opt_state: optax.OptState
+
+
+def split_model(model: RelViT) -> tuple[Any, Params, Params]:
+  """(structure, trained arrays, fixed arrays), the arrays as nested dicts."""
+  structure, params, fixed = nnx.split(model, nnx.Param, ...)
+  return structure, nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
+
+
+def merge_model(structure: Any, params: Params, fixed: Params) -> RelViT:
+  """The inverse of `split_model`; inside jit it costs nothing."""
+  return nnx.merge(structure, nnx.State(params), nnx.State(fixed))
+
+
+def make_init(
+  create: Callable[[nnx.Rngs], RelViT],
+  optimizer: optax.GradientTransformation,
+) -> Callable[[PRNGKeyArray], TrainState]:
+  """key → fresh state: pure, so that it can be compiled and sharded."""
+
+  def init(key: PRNGKeyArray) -> TrainState:
+    init_key, run_key = jax.random.split(key)
+    _, params, fixed = split_model(create(nnx.Rngs(init_key)))
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      key=run_key,
+      params=params,
+      fixed=fixed,
+      opt_state=optimizer.init(params),
+    )
+
+  return init
+
+
+def make_train_step(
+  structure: Any,
+  optimizer: optax.GradientTransformation,
+  objective: Objective,
+  augment: Augment,
+  grid_size: tuple[int, int],
+) -> Callable[[TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]]:
+  """(state, batch) → (next state, metrics as sums and counts).
+
+  A batch is {"image": uint8 [B,H,W,3], "label": [B]}. The metrics are
+  `loss_<task>` and `loss_total`, those of `objectives.metrics`, and
+  `gradient_norm` before clipping.
+  """
+
+  def train_step(
+    state: TrainState, batch: feed.Batch
+  ) -> tuple[TrainState, objectives.Metrics]:
+    # Resuming never reuses noise: the step is part of the key.
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+    images, permutation = augment(keys[0], batch["image"])
+
+    def loss(params: Params) -> tuple[Array, objectives.Metrics]:
+      model = merge_model(structure, params, state.fixed)
+      outputs = model(images, train=True, rngs=nnx.Rngs(dropout=keys[1]))
+      by_task = objective(
+        outputs, {"label": batch["label"]}, permutation=permutation, key=keys[2]
+      )
+      metrics = objectives.metrics(
+        outputs, {"label": batch["label"]}, grid_size, permutation=permutation
+      )
+      count = jnp.asarray(len(images), jnp.float32)
+      metrics |= {
+        f"loss_{task}": (value * count, count)
+        for task, value in by_task.items()
+      }
+      return by_task["total"], metrics
+
+    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
+    norm = optax.global_norm(gradients)
+    metrics["gradient_norm"] = (norm, jnp.ones_like(norm))
+    updates, opt_state = optimizer.update(
+      gradients, state.opt_state, state.params
+    )
+    return dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+    ), metrics
+
+  return train_step
+
+
+def make_block(
+  train_step: Callable[
+    [TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]
+  ],
+  num_steps: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Callable[[TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]]:
+  """(state, resident split) → (state, metrics [num_steps] each).
+
+  The split lies on the device; batches are drawn and the steps taken in one
+  dispatch, so that the host never stands between two steps.
+  """
+  sharding = partitioning.batch_sharding(mesh)
+
+  def block(
+    state: TrainState, split: feed.Batch
+  ) -> tuple[TrainState, objectives.Metrics]:
+    indices = feed.batch_indices(
+      state.key, state.step, num_steps, batch_size, len(split["image"])
+    )
+
+    def one(
+      state: TrainState, chosen: Array
+    ) -> tuple[TrainState, objectives.Metrics]:
+      batch = jax.tree.map(lambda array: array[chosen], split)
+      batch = jax.lax.with_sharding_constraint(batch, sharding)
+      return train_step(state, batch)
+
+    return jax.lax.scan(one, state, indices)
+
+  return block
+
+
+def state_shardings(state: Any, optimizer: Any, mesh: Mesh) -> Any:
+  """A sharding for every leaf of a state (arrays or shapes)."""
+  params = partitioning.params_shardings(state.params, mesh)
+  same: Any = partitioning.replicated(mesh)
+  return TrainState(
+    step=same,
+    key=same,
+    params=params,
+    fixed=jax.tree.map(lambda _: same, state.fixed),
+    # The moments lie where their parameters lie.
+    opt_state=optax.tree.map_params(
+      optimizer,
+      lambda _, sharding: sharding,
+      state.opt_state,
+      params,
+      transform_non_params=lambda _: same,
+    ),
+  )
