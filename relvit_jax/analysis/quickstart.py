@@ -1,0 +1,278 @@
+"""The experiment behind `relvit quickstart`: three arms on the digits."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import pathlib
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from relvit_jax import config
+from relvit_jax.analysis import comparison, quickstart_page, report
+from relvit_jax.data import sources
+from relvit_jax.training import loop, objectives, partitioning
+from relvit_jax.training.stage import Stage
+
+PRETRAIN_FACTOR = 4  # Steps without labels for one with.
+
+_PRETEXT = {
+  "relation_accuracy": "relation of every pair of patches",
+  "position_accuracy": "position of every patch",
+}
+
+Runs = dict[str, list[comparison.Run]]  # By the name of the arm.
+
+
+def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
+  """Trains all arms, prints the tables and writes the page.
+
+  Args:
+    workdir: made if need be; files of an earlier run are overwritten.
+    num_seeds: runs of each arm.
+    steps: labelled steps; pre-training takes PRETRAIN_FACTOR times as many.
+  """
+  began = time.perf_counter()
+  workdir.mkdir(parents=True, exist_ok=True)
+  splits = sources.digits()
+  arms = make_arms(splits, steps)
+  supervised, relvit, longer = arms
+  print(_headline(splits, relvit))
+
+  runs = {arm.name: _run_seeds(arm, num_seeds, splits["test"]) for arm in arms}
+  ours = runs[relvit.name]
+  verdict = comparison.verdict(
+    comparison.difference(ours, runs[supervised.name]),
+    comparison.difference(ours, runs[longer.name]),
+  )
+  assert relvit.pretrain
+  pretext = _pretext_scores(relvit.pretrain, ours, splits["test"])
+  tables = (
+    arms_table(arms, runs, relvit),
+    _pretext_table(pretext, relvit.pretrain.grid_size),
+  )
+  print(f"\n{tables[0]}\n\n{tables[1]}\n\n{verdict}\n")
+
+  facts = _facts(splits, relvit, num_seeds, time.perf_counter() - began)
+  _write_json(workdir / "results.json", arms, runs, pretext, verdict, facts)
+  quickstart_page.write(
+    workdir, arms, runs, splits["test"], tables, verdict, facts
+  )
+  print(
+    f"Took {facts['time']}, at most {facts['memory']}.\n"
+    f"Open {workdir / 'index.html'}; the numbers are in "
+    f"{workdir / 'results.json'}."
+  )
+
+
+def make_arms(
+  splits: dict[str, sources.Split], steps: int
+) -> tuple[comparison.Arm, comparison.Arm, comparison.Arm]:
+  """(supervised, RelViT, supervised for as long as RelViT)."""
+  mesh = _mesh()
+  long = (PRETRAIN_FACTOR + 1) * steps
+
+  def stage(name: str, num_steps: int) -> Stage:
+    settings = config.load(f"digits:{name}")
+    settings.num_steps = num_steps
+    # Ten points a curve, wherever a dispatch ends.
+    dispatch = settings.steps_per_dispatch
+    settings.eval_every = max(dispatch, num_steps // 10 // dispatch * dispatch)
+    return Stage(settings, splits, mesh)
+
+  short = stage("supervised", steps)
+  return (
+    comparison.Arm("supervised", None, short),
+    comparison.Arm(
+      "RelViT pre-training → fine-tuning",
+      stage("pretrain", PRETRAIN_FACTOR * steps),
+      stage("finetune", steps),
+    ),
+    comparison.Arm(
+      "supervised, as long as both", None, stage("supervised", long)
+    ),
+  )
+
+
+def arms_table(
+  arms: Sequence[comparison.Arm],
+  runs: Runs,
+  reference: comparison.Arm,
+) -> report.Table:
+  """Accuracy of every arm, and what `reference` gains over it."""
+  rows = []
+  for arm in arms:
+    gain = comparison.difference(runs[reference.name], runs[arm.name])
+    rows.append(
+      (
+        arm.name,
+        f"{arm.labelled_steps:,}",
+        f"{arm.all_steps:,}",
+        f"{comparison.summarise([r.accuracy for r in runs[arm.name]])}",
+        "" if arm is reference else f"{gain:+}",
+      )
+    )
+  return report.Table(
+    ("", "labelled steps", "all steps", "test accuracy %", "RelViT's gain"),
+    rows,
+  )
+
+
+def _mesh() -> Mesh:
+  """As many devices as share the batch evenly: it is a small one."""
+  devices = jax.devices()
+  batch_size = config.load("digits:supervised").batch_size
+  return partitioning.make_mesh(
+    devices=devices[: math.gcd(len(devices), batch_size)]
+  )
+
+
+def _run_seeds(
+  arm: comparison.Arm, num_seeds: int, test: sources.Split
+) -> list[comparison.Run]:
+  runs = []
+  for seed in range(num_seeds):
+    # In a log file the bar would be noise: there only the result is written.
+    with tqdm(
+      total=arm.all_steps, unit="step", disable=None, leave=False
+    ) as bar:
+      bar.set_description(f"{arm.name}, seed {seed}")
+
+      def advance(done: int, metrics: loop.Metrics, bar: tqdm = bar) -> None:
+        bar.set_postfix(loss=f"{metrics['loss_total']:.3f}", refresh=False)
+        bar.update(done - bar.n)
+
+      runs.append(comparison.run_arm(arm, seed, test, advance))
+    tqdm.write(
+      f"{arm.name}, seed {seed}: {100 * runs[-1].accuracy:.1f} % "
+      f"in {runs[-1].seconds:.1f} s"
+    )
+  return runs
+
+
+def _pretext_scores(
+  stage: Stage, runs: Sequence[comparison.Run], test: sources.Split
+) -> dict[str, dict[str, Any]]:
+  """metric → accuracy on real and on blank images, and chance."""
+  nothing = sources.blank(test)
+  real, empty = [], []
+  for run in runs:
+    assert run.pretrained is not None
+    assert run.pretrain_history is not None
+    real.append(run.pretrain_history.last)
+    empty.append(stage.evaluate(run.pretrained, nothing))
+  chance = objectives.chance(stage.config.tasks, stage.grid_size)
+  return {
+    metric: {
+      "test": comparison.summarise([scores[metric] for scores in real]),
+      "blank": comparison.summarise([scores[metric] for scores in empty]),
+      "chance": chance[metric],
+    }
+    for metric in _PRETEXT
+  }
+
+
+def _pretext_table(
+  pretext: dict[str, dict[str, Any]], grid_size: tuple[int, int]
+) -> report.Table:
+  height, width = grid_size
+  return report.Table(
+    (
+      f"pre-training, {height}×{width} patches",
+      "test accuracy %",
+      "chance",
+      "blank images",
+    ),
+    [
+      (
+        text,
+        f"{pretext[metric]['test']}",
+        f"{100 * pretext[metric]['chance']:.1f}",
+        f"{pretext[metric]['blank']}",
+      )
+      for metric, text in _PRETEXT.items()
+    ],
+  )
+
+
+def _headline(splits: dict[str, sources.Split], arm: comparison.Arm) -> str:
+  return (
+    f"Training {_model_text(arm)} on {_data_text(splits)}, on "
+    f"{arm.labelled.mesh.size} × {jax.devices()[0].device_kind}."
+  )
+
+
+def _model_text(arm: comparison.Arm) -> str:
+  params = jax.eval_shape(lambda: arm.labelled.init(0)).params
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  model = arm.labelled.config.model
+  return (
+    f"a ViT of {count:,} parameters ({model.embed_dim} wide, {model.depth} "
+    f"deep, patch {model.patch_size})"
+  )
+
+
+def _data_text(splits: dict[str, sources.Split]) -> str:
+  height, width, _ = splits["train"].images.shape[1:]
+  return (
+    f"{len(splits['train']):,} scanned digits of {height}×{width} pixels, "
+    f"tested on {len(splits['test']):,} others"
+  )
+
+
+def _facts(
+  splits: dict[str, sources.Split],
+  arm: comparison.Arm,
+  num_seeds: int,
+  seconds: float,
+) -> dict[str, str]:
+  # ru_maxrss is in KiB on Linux and in bytes on macOS.
+  unit = 1 if platform.system() == "Darwin" else 1024
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  versions = [f"{name} {metadata.version(name)}" for name in ("jax", "flax")]
+  device = f"{arm.labelled.mesh.size} × {jax.devices()[0].device_kind}"
+  return {
+    "model": _model_text(arm),
+    "data": _data_text(splits),
+    "accuracy": f"after the last step, mean ± standard deviation over "
+    f"{num_seeds} seeds; no run and no step was chosen on test images",
+    "learning rates": "chosen on validation images (configs/digits.py)",
+    "software": ", ".join([f"Python {platform.python_version()}", *versions]),
+    "device": device,
+    "time": f"{seconds:.0f} s",
+    "memory": f"{peak / 2**20:,.0f} MiB",
+    "date": datetime.date.today().isoformat(),
+  }
+
+
+def _write_json(
+  path: pathlib.Path,
+  arms: Sequence[comparison.Arm],
+  runs: Runs,
+  pretext: dict[str, dict[str, Any]],
+  verdict: str,
+  facts: dict[str, str],
+) -> None:
+  content = {
+    "verdict": verdict,
+    "arms": [comparison.as_json(arm, runs[arm.name]) for arm in arms],
+    "pretext": {
+      metric: {
+        "test": scores["test"].mean,
+        "blank": scores["blank"].mean,
+        "chance": scores["chance"],
+      }
+      for metric, scores in pretext.items()
+    },
+    "facts": facts,
+  }
+  path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

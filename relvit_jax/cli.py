@@ -1,0 +1,63 @@
+"""`relvit <command>`: finds the command and imports nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import relvit_jax
+
+# A command is a module of relvit_jax.commands with `add_arguments(parser)`
+# and `main(arguments)`.
+COMMANDS = {
+  "quickstart": "train on scikit-learn's digits and write a page of results",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs a command.
+
+  Args:
+    arguments: as typed after `relvit`; None for those of the process.
+
+  Returns:
+    The exit status: 0, 1 for what went wrong, 2 for what cannot be.
+  """
+  typed = list(sys.argv[1:] if arguments is None else arguments)
+  parser = argparse.ArgumentParser(
+    prog="relvit",
+    description="RelViT: vision transformers that learn where patches sit.",
+    epilog="`relvit COMMAND --help` says more about a command.",
+  )
+  parser.add_argument(
+    "--version", action="version", version=relvit_jax.__version__
+  )
+  commands = parser.add_subparsers(
+    dest="command", metavar="COMMAND", required=True
+  )
+  subparsers = {
+    name: commands.add_parser(name, help=text, description=text.capitalize())
+    for name, text in COMMANDS.items()
+  }
+  if not typed:
+    parser.print_help()
+    return 2
+  # Only the command that was asked for is imported.
+  chosen = next((word for word in typed if word in COMMANDS), None)
+  if chosen is None:
+    parser.parse_args(typed)
+    return 2
+  command = importlib.import_module(f"relvit_jax.commands.{chosen}")
+  command.add_arguments(subparsers[chosen])
+  parsed = parser.parse_args(typed)
+  try:
+    command.main(parsed)
+  except ValueError as error:
+    print(f"relvit {chosen}: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print(f"\nrelvit {chosen}: interrupted", file=sys.stderr)
+    return 130
+  return 0

@@ -1,0 +1,51 @@
+"""relvit quickstart: three ways to spend training steps on the digits.
+
+The paper compares supervised training with RelViT pre-training followed by
+just as much supervised training. The third arm is the control that it lacks:
+supervised training for as long as both stages of RelViT together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--workdir",
+    type=pathlib.Path,
+    default=pathlib.Path("runs/quickstart"),
+    help="folder for the page, its pictures and the numbers (%(default)s)",
+  )
+  parser.add_argument(
+    "--seeds",
+    type=int,
+    default=5,
+    help="runs of each arm, for the spread (%(default)s)",
+  )
+  parser.add_argument(
+    "--steps",
+    type=int,
+    default=1_000,
+    help="labelled training steps, a multiple of 100; pre-training takes four "
+    "times as many (%(default)s)",
+  )
+
+
+def main(arguments: argparse.Namespace) -> None:
+  """Trains, prints the tables, writes the page.
+
+  Raises:
+    ValueError: an argument is out of range.
+  """
+  if arguments.seeds < 1:
+    raise ValueError(f"--seeds={arguments.seeds} must be at least 1")
+  if arguments.steps < 100 or arguments.steps % 100:
+    raise ValueError(
+      f"--steps={arguments.steps} must be a multiple of 100, at least 100"
+    )
+  # JAX, scikit-learn and matplotlib are not needed for a refusal or a --help.
+  from relvit_jax.analysis import quickstart
+
+  quickstart.run(arguments.workdir, arguments.seeds, arguments.steps)
