@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except ValueError as error:
     print(f"relvit {chosen}: {error}", file=sys.stderr)
     return 2
+  except (OSError, FloatingPointError) as error:
+    print(f"relvit {chosen}: {error}", file=sys.stderr)
+    return 1
   except KeyboardInterrupt:
     print(f"\nrelvit {chosen}: interrupted", file=sys.stderr)
     return 130

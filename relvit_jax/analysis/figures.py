@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -25,9 +27,7 @@ _INK = "#1b1f24"
 Curve = tuple[Sequence[int], Float[np.ndarray, "seeds points"]]
 
 
-def curves(
-  panels: Sequence[Mapping[str, Any]],
-) -> Figure:
+def curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
   """Curves of training, mean over seeds with the range as a band.
 
   Args:
@@ -86,16 +86,16 @@ def relations(
   told = scores.argmax(axis=1)  # [n, N, N]
   figure = Figure(figsize=(1.9 * len(images), 6.2), layout="constrained")
   rows = figure.subplots(3, len(images), squeeze=False)
-  for column, (image, patch) in enumerate(zip(images, chosen, strict=True)):
+  for column, (image, patch) in enumerate(
+    zip(images, chosen.tolist(), strict=True)
+  ):
     _image_with_patch(rows[0, column], image, grid_size, patch)
     _arrows(rows[1, column], truth[:, patch], truth[:, patch], grid_size)
     _arrows(rows[2, column], told[column, :, patch], truth[:, patch], grid_size)
     others = np.arange(len(truth)) != patch
     right = (told[column, :, patch] == truth[:, patch])[others].sum()
     rows[2, column].set_xlabel(f"{right} of {others.sum()} right", fontsize=9)
-  for axes, text in zip(
-    rows[:, 0], ("seen from the framed patch", "truth", "model"), strict=True
-  ):
+  for axes, text in zip(rows[:, 0], ("image", "truth", "model"), strict=True):
     axes.set_ylabel(text, fontsize=10)
   return figure
 
@@ -108,11 +108,12 @@ def position_similarities(
   One block of small maps a model; the map at row i, column j is what the
   place (i, j) is similar to.
   """
-  figure = Figure(
-    figsize=(3.4 * len(similarities) + 0.6, 3.7), layout="constrained"
-  )
-  blocks = figure.subfigures(1, len(similarities), squeeze=False)[0]
-  picture, all_axes = None, []
+  count = len(similarities)
+  figure = Figure(figsize=(3.3 * count + 0.9, 3.7), layout="constrained")
+  ratios = [3.3] * count + [0.9]
+  *blocks, key = figure.subfigures(
+    1, count + 1, squeeze=False, width_ratios=ratios
+  )[0]
   for block, (name, similarity) in zip(
     blocks, similarities.items(), strict=True
   ):
@@ -121,13 +122,14 @@ def position_similarities(
     axes = block.subplots(height, width, squeeze=False)
     for row in range(height):
       for column in range(width):
-        picture = axes[row, column].imshow(
+        axes[row, column].imshow(
           similarity[row, column], cmap="RdBu_r", vmin=-1, vmax=1
         )
         _bare(axes[row, column])
-    all_axes.append(axes)
-  assert picture is not None
-  blocks[-1].colorbar(picture, ax=all_axes[-1], shrink=0.8)
+  bar = key.add_axes((0.1, 0.12, 0.16, 0.68))
+  key.colorbar(
+    ScalarMappable(Normalize(-1, 1), "RdBu_r"), cax=bar, ticks=[-1, 0, 1]
+  )
   return figure
 
 
@@ -144,7 +146,7 @@ def _image_with_patch(
     axes.axhline(row * patch_height - 0.5, color="#888", linewidth=0.5)
   for column in range(1, grid_size[1]):
     axes.axvline(column * patch_width - 0.5, color="#888", linewidth=0.5)
-  row, column = divmod(int(patch), grid_size[1])
+  row, column = divmod(patch, grid_size[1])
   axes.add_patch(
     Rectangle(
       (column * patch_width - 0.5, row * patch_height - 0.5),

@@ -51,46 +51,52 @@ def write(
     title="RelViT quick start: do patches that know their place help?",
     subtitle="A small vision transformer on scikit-learn's digits, three ways.",
     verdict=verdict,
-    sections=(
-      report.Section(
-        "Three ways to spend training steps",
-        "The first two rows are the paper's comparison: the same number of "
-        "labelled steps, with and without pre-training on the same images "
-        "without their labels. The third is the control that the paper lacks: "
-        "the steps of both RelViT stages, all of them with labels. The gain "
-        "is paired by seed.",
-        table=tables[0],
-      ),
-      report.Section(
-        "What pre-training learns",
-        "Without positional embeddings the model has to find out from the "
-        "pixels where each patch sits. Chance is the best answer that looks "
-        "at nothing; a blank image shows that nothing leaks.",
-        table=tables[1],
-      ),
-      report.Section(
-        "Curves",
-        image="curves.png",
-        caption="Mean over seeds, with the range from the lowest to the "
-        "highest as a band.",
-      ),
-      report.Section(
-        "Where the patches sit, according to the model",
-        image="relations.png",
-        caption="Each arrow says where that patch lies, seen from the framed "
-        "one; orange is wrong. Empty patches of one image look alike: nobody "
-        "could tell them apart by their pixels alone.",
-      ),
-      report.Section(
-        "What the positional embeddings have learned",
-        image="positions.png",
-        caption="Cosine similarity of the embedding of each place to that of "
-        "every other, one small map a place, from -1 to 1; first seed. The "
-        "embeddings of RelViT are learned while fine-tuning, as pre-training "
-        "has none.",
-      ),
-    ),
+    sections=_sections(*tables),
     facts=facts,
+  )
+
+
+def _sections(
+  arms: report.Table, pretext: report.Table
+) -> Sequence[report.Section]:
+  return (
+    report.Section(
+      "Three ways to spend training steps",
+      "The first two rows are the paper's comparison: the same number of "
+      "labelled steps, with and without pre-training on the same images "
+      "without their labels. The third is the control that the paper lacks: "
+      "the steps of both RelViT stages, all of them with labels. The gain "
+      "is paired by seed.",
+      table=arms,
+    ),
+    report.Section(
+      "What pre-training learns",
+      "Without positional embeddings the model has to find out from the "
+      "pixels where each patch sits. Chance is the best answer that looks "
+      "at nothing; a blank image shows that nothing leaks.",
+      table=pretext,
+    ),
+    report.Section(
+      "Curves",
+      image="curves.png",
+      caption="Mean over seeds, with the range from the lowest to the "
+      "highest as a band.",
+    ),
+    report.Section(
+      "Where the patches sit, according to the model",
+      image="relations.png",
+      caption="Each arrow says where that patch lies, seen from the framed "
+      "one; orange is wrong. Empty patches of one image look alike: nobody "
+      "could tell them apart by their pixels alone.",
+    ),
+    report.Section(
+      "What the positional embeddings have learned",
+      image="positions.png",
+      caption="Cosine similarity of the embedding of each place to that of "
+      "every other, one small map a place, from -1 to 1; first seed. The "
+      "embeddings of RelViT are learned while fine-tuning, as pre-training "
+      "has none.",
+    ),
   )
 
 

@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from relvit_jax import grid
 
-# A metric is a sum and a count, so that batches, devices and hosts add up.
-Metrics = dict[str, tuple[Array, Array]]
+# A metric is a sum and a count, so that batches, devices and hosts add up;
+# arrays on the device or, once fetched, on the host.
+Metrics = dict[str, tuple[Any, Any]]
 
 
 def targets(

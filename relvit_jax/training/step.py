@@ -27,7 +27,9 @@ Objective = Callable[..., dict[str, Array]]
 
 @struct.dataclass
 class TrainState:
-  """All that a step reads and writes, a pure tree of arrays.
+  """All that a step reads and writes: a pure tree of arrays.
+
+  Or, of the same form, a tree of their shapes or of their shardings.
 
   Attributes:
     step: how many steps were taken, int32.
@@ -37,8 +39,8 @@ class TrainState:
     opt_state: of the optimiser.
   """
 
-  step: Array
-  key: PRNGKeyArray
+  step: Any
+  key: Any
   params: Params
   fixed: Params
   opt_state: optax.OptState
@@ -113,7 +115,7 @@ def make_train_step(
       return by_task["total"], metrics
 
     gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     metrics["gradient_norm"] = (norm, jnp.ones_like(norm))
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
@@ -165,7 +167,7 @@ def make_block(
 def state_shardings(state: Any, optimizer: Any, mesh: Mesh) -> Any:
   """A sharding for every leaf of a state (arrays or shapes)."""
   params = partitioning.params_shardings(state.params, mesh)
-  same: Any = partitioning.replicated(mesh)
+  same = partitioning.replicated(mesh)
   return TrainState(
     step=same,
     key=same,

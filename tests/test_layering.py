@@ -1,0 +1,80 @@
+"""The order of the house: a file imports only from files above its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
+
+# From the top. A new file is one line here; what it may import is what stands
+# above it.
+ORDER = """
+  grid
+  models.layers models.vit models.heads models.relvit
+  data.sources data.augment data.feed
+  training.objectives training.optimizer training.partitioning training.step
+  training.transfer training.evaluate training.stage training.loop
+  interop.torch_official
+  config
+  analysis.similarity analysis.figures analysis.report analysis.comparison
+  analysis.quickstart_page analysis.quickstart
+  commands.quickstart
+  cli
+"""
+
+MODULES = ORDER.split()
+
+FILES = {
+  ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+  for path in sorted(PACKAGE.rglob("*.py"))
+  if path.name != "__init__.py"
+}
+
+
+def imported(path):
+  """Modules of the package that a file imports, anywhere in it."""
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.ImportFrom) and node.module:
+      for name in node.names:
+        yield from known(f"{node.module}.{name.name}", node.module)
+    elif isinstance(node, ast.Import):
+      for name in node.names:
+        yield from known(name.name)
+
+
+def known(*names):
+  modules = [name.removeprefix("relvit_jax.") for name in names]
+  yield from [module for module in modules if module in FILES][:1]
+
+
+def test_every_file_has_its_place():
+  assert sorted(FILES) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_file_imports_only_from_above(module):
+  above = MODULES[: MODULES.index(module)]
+  assert [name for name in imported(FILES[module]) if name not in above] == []
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_files_and_functions_stay_short(module):
+  source = FILES[module].read_text(encoding="utf-8")
+  assert len(source.splitlines()) < 300
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.FunctionDef) and module != "training.loop":
+      length = (node.end_lineno or 0) - node.lineno
+      docs = ast.get_docstring(node, clean=False) or ""
+      assert length - docs.count("\n") < 60, node.name
+
+
+def test_every_module_has_its_tests():
+  tests = {
+    path.stem for path in pathlib.Path(__file__).parent.glob("test_*.py")
+  }
+  untested = {
+    module for module in MODULES if f"test_{module.split('.')[-1]}" not in tests
+  }
+  # Its pictures and its page are looked at in test_quickstart.
+  assert untested == {"analysis.quickstart_page"}

@@ -1,0 +1,99 @@
+"""The loop learns from real images, and stops when a number is none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relvit_jax import config
+from relvit_jax.data import sources
+from relvit_jax.training import loop, objectives, partitioning, step
+from relvit_jax.training.stage import Stage
+
+SPLITS = sources.digits()
+MESH = partitioning.make_mesh(devices=jax.devices()[:1])
+
+
+def make(name, **keys):
+  settings = config.load(name)
+  settings.update_from_flattened_dict(keys)
+  return Stage(settings, SPLITS, MESH)
+
+
+def test_pretraining_finds_relations_and_positions_in_pixels():
+  stage = make("digits:pretrain", num_steps=600, eval_every=200)
+  seen = []
+  state, history = loop.run(
+    stage,
+    stage.init(0),
+    SPLITS["test"],
+    lambda done, metrics: seen.append(done),
+  )
+  assert int(state.step) == 600
+  assert seen == list(history.train) == [100, 200, 300, 400, 500, 600]
+  assert list(history.evaluation) == [200, 400, 600]
+  losses = [metrics["loss_total"] for metrics in history.train.values()]
+  assert losses == sorted(losses, reverse=True)
+  chance = objectives.chance(stage.config.tasks, stage.grid_size)
+  assert history.last["relation_accuracy"] > 2 * chance["relation_accuracy"]
+  assert history.last["position_accuracy"] > 2.5 * chance["position_accuracy"]
+  # Nothing leaks: on blank images it is no better than chance.
+  nothing = stage.evaluate(state, sources.blank(SPLITS["test"]))
+  for metric in ("relation_accuracy", "position_accuracy"):
+    assert nothing[metric] <= chance[metric] + 1e-6
+
+
+def test_positional_embeddings_give_the_answer_away():
+  """Why pre-training has none: the tasks are then solved with eyes shut."""
+  stage = make(
+    "digits:pretrain",
+    num_steps=600,
+    eval_every=600,
+    **{"model.pos_embed": True},
+  )
+  state, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
+  nothing = stage.evaluate(state, sources.blank(SPLITS["test"]))
+  assert nothing["position_accuracy"] > 0.99
+  assert nothing["relation_accuracy"] > 0.9
+
+
+def test_permutation_closes_the_leak():
+  stage = make(
+    "digits:pretrain",
+    num_steps=600,
+    eval_every=600,
+    **{"model.pos_embed": True, "data.permute_patches": True},
+  )
+  _, history = loop.run(stage, stage.init(0), SPLITS["test"])
+  assert history.train[600]["position_accuracy"] < 0.5
+
+
+def test_supervised_training_learns_the_labels():
+  stage = make("digits:supervised", num_steps=600, eval_every=600)
+  _, history = loop.run(stage, stage.init(0), SPLITS["test"])
+  assert history.last["label_top1"] > 0.4  # Chance is 0.1.
+
+
+def test_a_run_goes_on_where_its_state_stands():
+  stage = make("digits:supervised", num_steps=300)
+  whole, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
+  begun, _ = stage.block(stage.init(0), stage.train_data)
+  rest, history = loop.run(stage, begun, SPLITS["validation"])
+  assert list(history.train) == [200, 300]
+  for once, twice in zip(
+    jax.tree.leaves(whole.params), jax.tree.leaves(rest.params), strict=True
+  ):
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+  stage = make("digits:supervised", num_steps=300)
+  state = stage.init(0)
+  poisoned = jax.tree.map(
+    lambda leaf: jnp.full_like(leaf, jnp.nan), state.params
+  )
+  broken = step.TrainState(
+    state.step, state.key, poisoned, state.fixed, state.opt_state
+  )
+  with pytest.raises(FloatingPointError, match=r"loss is nan in steps 0\.\.99"):
+    loop.run(stage, broken, SPLITS["validation"])

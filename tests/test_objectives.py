@@ -1,0 +1,238 @@
+"""Losses and metrics, on outputs small enough to compute by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relvit_jax import grid
+from relvit_jax.training import objectives
+
+PERFECT = 50.0  # As a score it leaves no probability to the others.
+
+
+def one_hot(classes, number):
+  return PERFECT * np.eye(number, dtype=np.float32)[np.asarray(classes)]
+
+
+def right_outputs(size, permutation, labels):
+  """What a model would say that knows all answers."""
+  relation = grid.permute_pairs(grid.relations(*size), permutation)
+  return {
+    "relation": jnp.moveaxis(jnp.asarray(one_hot(relation, 9)), -1, 1),
+    "distance": jnp.asarray(
+      grid.permute_pairs(grid.distances(*size), permutation)
+    ),
+    "angle": jnp.asarray(grid.permute_pairs(grid.angles(*size), permutation)),
+    "position": jnp.asarray(one_hot(permutation, size[0] * size[1])),
+    "label": jnp.asarray(one_hot(labels, 10)),
+  }
+
+
+def test_knowing_nothing_costs_the_logarithm_of_the_choices():
+  outputs = {
+    "relation": jnp.zeros((2, 9, 4, 4)),
+    "position": jnp.zeros((2, 4, 4)),
+    "label": jnp.zeros((2, 10)),
+  }
+  losses = objectives.losses(outputs, {"label": np.array([3, 7])}, (2, 2))
+  expected = {"relation": np.log(9), "position": np.log(4), "label": np.log(10)}
+  for task, value in expected.items():
+    np.testing.assert_allclose(losses[task], value, rtol=1e-6)
+  np.testing.assert_allclose(losses["total"], sum(expected.values()), rtol=1e-6)
+
+
+def test_distance_and_angle_are_squared_errors():
+  outputs = {
+    "distance": jnp.asarray(grid.distances(2, 2))[None] + 0.5,
+    "angle": jnp.asarray(grid.angles(2, 2))[None] - 2.0,
+  }
+  losses = objectives.losses(outputs, {}, (2, 2))
+  np.testing.assert_allclose(losses["distance"], 0.25, rtol=1e-6)
+  np.testing.assert_allclose(losses["angle"], 4.0, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.tuples(st.integers(1, 4), st.integers(2, 4)), st.integers(0, 2**31))
+def test_the_right_answers_cost_nothing_in_any_order(size, seed):
+  random = np.random.default_rng(seed)
+  order = np.stack([random.permutation(size[0] * size[1]) for _ in range(2)])
+  labels = np.array([3, 7])
+  outputs = right_outputs(size, order, labels)
+  losses = objectives.losses(
+    outputs, {"label": labels}, size, permutation=order
+  )
+  for task in outputs:
+    np.testing.assert_allclose(losses[task], 0, atol=1e-6, err_msg=task)
+  metrics = objectives.metrics(
+    outputs, {"label": labels}, size, permutation=order
+  )
+  shares = {name: float(s / n) for name, (s, n) in metrics.items()}
+  assert shares["relation_accuracy"] == 1
+  assert shares["position_accuracy"] == 1
+  assert shares["label_top1"] == 1
+  assert shares["distance_error"] < 1e-5
+
+
+def test_the_identity_is_the_same_as_no_permutation():
+  outputs = {
+    task: jax.random.normal(jax.random.key(i), shape)
+    for i, (task, shape) in enumerate(
+      {
+        "relation": (2, 9, 9, 9),
+        "distance": (2, 9, 9),
+        "angle": (2, 9, 9),
+        "position": (2, 9, 9),
+      }.items()
+    )
+  }
+  identity = np.tile(np.arange(9), (2, 1))
+  plain = objectives.losses(outputs, {}, (3, 3))
+  permuted = objectives.losses(outputs, {}, (3, 3), permutation=identity)
+  for task, loss in plain.items():
+    np.testing.assert_allclose(permuted[task], loss, rtol=1e-6)
+
+
+def test_weights_change_the_total_alone():
+  outputs = {"relation": jnp.zeros((1, 9, 4, 4)), "label": jnp.zeros((1, 10))}
+  losses = objectives.losses(
+    outputs, {"label": np.array([0])}, (2, 2), weights={"relation": 0.5}
+  )
+  np.testing.assert_allclose(losses["relation"], np.log(9), rtol=1e-6)
+  np.testing.assert_allclose(
+    losses["total"], 0.5 * np.log(9) + np.log(10), rtol=1e-6
+  )
+
+
+def test_label_smoothing_spreads_the_target():
+  scores = jnp.array([[2.0, 0.0, 1.0, -1.0]])
+  log_p = jax.nn.log_softmax(scores)[0]
+  losses = objectives.losses(
+    {"label": scores}, {"label": np.array([1])}, (2, 2), label_smoothing=0.2
+  )
+  target = np.array([0.05, 0.85, 0.05, 0.05])
+  np.testing.assert_allclose(
+    losses["label"], -(target * log_p).sum(), rtol=1e-6
+  )
+
+
+def test_relation_smoothing_is_the_relations_own():
+  outputs = right_outputs((2, 2), np.array([[0, 1, 2, 3]]), np.array([1]))
+  losses = objectives.losses(
+    outputs, {"label": np.array([1])}, (2, 2), relation_smoothing=0.1
+  )
+  assert losses["label"] < 1e-6
+  np.testing.assert_allclose(
+    losses["relation"], 0.1 * 8 / 9 * PERFECT, rtol=1e-5
+  )
+
+
+def test_relation_dropout_leaves_pairs_out_of_loss_and_gradient():
+  scores = jax.random.normal(jax.random.key(0), (2, 9, 16, 16))
+
+  def loss(scores):
+    return objectives.losses(
+      {"relation": scores},
+      {},
+      (4, 4),
+      relation_dropout=0.25,
+      key=jax.random.key(1),
+    )["relation"]
+
+  value, gradient = jax.value_and_grad(loss)(scores)
+  answering = np.abs(gradient).max(axis=1) > 0
+  assert 0.65 < answering.mean() < 0.85
+  # The loss is the mean over those that answer.
+  target = grid.relations(4, 4)
+  entropy = -np.take_along_axis(
+    np.asarray(jax.nn.log_softmax(scores, axis=1)),
+    np.broadcast_to(target, (2, 1, 16, 16)),
+    axis=1,
+  )[:, 0]
+  np.testing.assert_allclose(value, entropy[answering].mean(), rtol=1e-5)
+
+
+def test_half_right_relations_and_positions_count_half():
+  position = one_hot([0, 1, 3, 2], 4)[None]  # The lower two are exchanged.
+  relation = one_hot(grid.relations(2, 2), 9)
+  relation[2:] = 0  # For the lower two, "up_left" for everything.
+  metrics = objectives.metrics(
+    {
+      "position": jnp.asarray(position),
+      "relation": jnp.moveaxis(jnp.asarray(relation), -1, 0)[None],
+    },
+    {},
+    (2, 2),
+  )
+  assert metrics["position_accuracy"] == (0.5, 1)
+  assert metrics["relation_accuracy"] == (0.5, 1)
+
+
+def test_distance_error_is_in_patches():
+  outputs = {"distance": jnp.asarray(grid.distances(4, 4))[None] + 0.5}
+  error, count = objectives.metrics(outputs, {}, (4, 4))["distance_error"]
+  # The scaled range of 2 stands for the √18 patches from corner to corner.
+  np.testing.assert_allclose(error / count, 0.5 * np.sqrt(18) / 2, rtol=1e-5)
+
+
+def test_top1_and_top5_give_nothing_for_a_tie_or_nan():
+  scores = jnp.array(
+    [
+      [9.0, 8, 7, 6, 5, 4],  # Label 0 is first.
+      [4.0, 5, 6, 7, 8, 9],  # Label 0 is last.
+      [5.0, 9, 8, 7, 6, 4],  # Label 0 is fifth.
+      [1.0, 1, 1, 1, 1, 1],
+      [np.nan, 1, 1, 1, 1, 1],
+    ]
+  )
+  metrics = objectives.metrics(
+    {"label": scores}, {"label": np.zeros(5, int)}, (2, 2)
+  )
+  assert metrics["label_top1"] == (1, 5)
+  assert metrics["label_top5"] == (2, 5)
+
+
+def test_the_mask_leaves_padding_out():
+  scores = jnp.asarray(one_hot([0, 0, 0], 10))
+  metrics = objectives.metrics(
+    {"label": scores},
+    {"label": np.array([0, 1, 0])},
+    (2, 2),
+    mask=np.array([True, True, False]),
+  )
+  assert metrics["label_top1"] == (1, 2)
+
+
+def test_chance_on_8x8_patches():
+  chance = objectives.chance(
+    ("relation", "position", "label", "distance", "angle"), (8, 8), 10
+  )
+  assert round(100 * chance["relation_accuracy"], 1) == 19.1
+  assert chance["position_accuracy"] == 1 / 64
+  assert chance["label_top1"] == 0.1
+  assert chance["label_top5"] == 0.5
+  # No constant answer has a smaller mean absolute error than the median.
+  values = grid.distances(8, 8)
+  errors = [np.abs(values - c).mean() for c in np.linspace(-1, 1, 201)]
+  assert chance["distance_error"] <= min(errors) * np.sqrt(98) / 2 + 1e-6
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"labels": {}}, "include label, but labels has only"),
+    ({"weights": {"relations": 1.0}}, "weights names 'relations'"),
+    ({"relation_dropout": 0.1}, "relation_dropout=0.1 .* needs a key"),
+    (
+      {"relation_dropout": 1.0, "key": jax.random.key(0)},
+      r"relation_dropout=1.0 must be in \[0, 1\)",
+    ),
+  ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+  outputs = {"relation": jnp.zeros((1, 9, 4, 4)), "label": jnp.zeros((1, 10))}
+  defaults = {"labels": {"label": np.array([0])}, "grid_size": (2, 2)}
+  with pytest.raises(ValueError, match=message):
+    objectives.losses(outputs, **(defaults | options))

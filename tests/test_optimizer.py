@@ -1,0 +1,99 @@
+"""The official learning-rate curve, and AdamW step by step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from relvit_jax.training import optimizer
+
+
+def rates(steps, total=200):
+  schedule = optimizer.paper_schedule(5e-4, 1.25e-6, total)
+  return np.array([schedule(step) for step in steps])
+
+
+def test_the_rate_climbs_for_a_tenth_of_the_run_then_jumps_to_a_cosine():
+  # Read from what the official code computed for 200 steps.
+  official = {
+    0: 0.0,
+    1: 2.5e-5,
+    19: 4.75e-4,
+    20: 4.9386e-4,
+    21: 4.9323e-4,
+    200: 1.25e-6,
+  }
+  np.testing.assert_allclose(
+    rates(official), list(official.values()), rtol=1e-5, atol=1e-12
+  )
+
+
+def test_after_warm_up_it_is_a_quarter_of_a_cosine():
+  shares = rates([50, 100, 150, 180]) / 5e-4
+  np.testing.assert_allclose(shares, [0.924, 0.708, 0.384, 0.159], atol=2e-3)
+
+
+def test_a_run_too_short_to_warm_up_begins_at_the_full_rate():
+  np.testing.assert_allclose(rates([0], total=9), 5e-4, rtol=1e-6)
+
+
+def test_the_schedule_equals_the_official_one(reference):
+  archive = reference("lr_schedule_total200")
+  schedule = optimizer.paper_schedule(
+    float(archive["base_lr"]), float(archive["end_lr"]), 200
+  )
+  ours = np.array([schedule(step) for step in range(201)])
+  np.testing.assert_allclose(ours, archive["lr"], rtol=1e-6, atol=1e-12)
+
+
+def apply(rule, params, gradients, steps=1):
+  state = rule.init(params)
+  for _ in range(steps):
+    updates, state = rule.update(gradients, state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def test_the_first_step_is_the_rate_and_the_decay():
+  rule = optimizer.paper_adamw(0.1, weight_decay=0.5, clip_norm=None)
+  after = apply(rule, {"w": jnp.array([2.0])}, {"w": jnp.array([-3.0])})
+  # Adam's first step has size 1, against the gradient; the decay takes half
+  # of the weight, both times the rate.
+  np.testing.assert_allclose(after["w"], [2.0 + 0.1 - 0.1 * 0.5 * 2], rtol=1e-6)
+
+
+def test_what_has_no_gradient_does_not_decay():
+  rule = optimizer.paper_adamw(0.1, weight_decay=0.5)
+  params = {"used": jnp.ones(2), "unused": jnp.ones(2)}
+  gradients = {"used": jnp.array([0.0, 1.0]), "unused": jnp.zeros(2)}
+  after = apply(rule, params, gradients, steps=3)
+  np.testing.assert_array_equal(after["unused"], 1)
+  assert (np.asarray(after["used"]) < 1).all()
+
+
+def test_biases_and_norms_decay_too():
+  rule = optimizer.paper_adamw(0.1, weight_decay=0.5)
+  params = {"bias": jnp.full(3, 9.0), "scale": jnp.full(3, 9.0)}
+  small = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-12), params)
+  for leaf in jax.tree.leaves(apply(rule, params, small)):
+    assert (leaf < 9.0 - 0.4).all()
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+  rule = optimizer.paper_adamw(0.1, weight_decay=0.0, clip_norm=1.0)
+  params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+  state = rule.init(params)
+  _, state = rule.update(
+    {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, state, params
+  )
+  mu: Any = optax.tree.get(state, "mu")
+  # A tenth of the clipped gradient, 0.6 and 0.8, is the first moment.
+  np.testing.assert_allclose([mu["a"][0], mu["b"][0]], [0.06, 0.08], rtol=1e-5)
+
+
+def test_a_run_without_steps_is_refused():
+  with pytest.raises(ValueError, match="total_steps=0 must be at least 1"):
+    optimizer.paper_schedule(1e-3, 0.0, 0)

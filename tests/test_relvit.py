@@ -1,0 +1,125 @@
+"""create_model: what a person gets for a name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import relvit_jax
+from relvit_jax.models import relvit, vit
+
+ALL = ("relation", "distance", "angle", "position", "label")
+TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
+
+
+def make(backbone="vit", **options):
+  defaults = {
+    "image_size": 32,
+    "patch_size": 4,
+    "tasks": ALL,
+    "num_classes": 10,
+    "rngs": nnx.Rngs(0),
+  }
+  return relvit_jax.create_model(backbone, **(defaults | options))
+
+
+def num_parameters(make_model):
+  shapes = nnx.state(nnx.eval_shape(make_model), nnx.Param)
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_outputs_of_all_tasks():
+  outputs = make(**TINY)(jnp.zeros((2, 32, 32, 3)))
+  assert {task: output.shape for task, output in outputs.items()} == {
+    "relation": (2, 9, 64, 64),
+    "distance": (2, 64, 64),
+    "angle": (2, 64, 64),
+    "position": (2, 64, 64),
+    "label": (2, 10),
+  }
+
+
+def test_heads_are_those_of_the_tasks():
+  model = make(**TINY, tasks=("position", "relation"), num_classes=None)
+  assert set(model.heads) == {"position", "relation"}
+
+
+def test_a_grid_need_not_be_square():
+  outputs = make(**TINY, image_size=(8, 12))(jnp.zeros((2, 8, 12, 3)))
+  assert outputs["relation"].shape == (2, 9, 6, 6)
+  assert outputs["position"].shape == (2, 6, 6)
+
+
+@pytest.mark.parametrize("cls_token", [True, False])
+def test_the_classifier_reads_the_class_token_or_all_patches(cls_token):
+  model = make(**TINY, cls_token=cls_token, image_size=8)
+  images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+  tokens = model.backbone(images)
+  features = tokens.cls if cls_token else tokens.patches.reshape(2, 4 * 48)
+  np.testing.assert_array_equal(
+    model(images)["label"], model.heads["label"](features)
+  )
+
+
+@pytest.mark.parametrize(
+  ("backbone", "millions"),
+  # Embedding, positions, blocks, norm and ten classes, without pair heads.
+  [("vit_tiny", 5.36), ("vit_small", 21.34), ("vit_base", 85.15)],
+)
+def test_parameter_counts(backbone, millions):
+  count = num_parameters(lambda: make(backbone, tasks=("label",)))
+  assert round(count / 1e6, 2) == millions
+
+
+def test_every_variant_is_counted_above():
+  assert set(vit.SIZES) == {"vit_tiny", "vit_small", "vit_base"}
+
+
+def test_vit_is_the_papers_vit_small():
+  assert num_parameters(lambda: make("vit")) == num_parameters(
+    lambda: make("vit_small")
+  )
+
+
+def test_the_seed_decides_the_weights():
+  images = jnp.ones((1, 32, 32, 3))
+  first, again, other = (
+    make(**TINY, rngs=nnx.Rngs(seed))(images)["label"] for seed in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, again)
+  assert not np.allclose(first, other)
+
+
+def test_bfloat16_outputs_are_close_and_float32():
+  images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+  full = make(**TINY)(images)
+  half = make(**TINY, dtype=jnp.bfloat16)(images)
+  for task in ALL:
+    assert half[task].dtype == jnp.float32
+    np.testing.assert_allclose(half[task], full[task], atol=0.05)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"backbone": "vit_smal"}, "backbone='vit_smal' does not exist.*vit_small"),
+    ({"tasks": ("relation", "labels")}, "names 'labels'; there are relation"),
+    ({"tasks": ()}, "at least one task"),
+    ({"tasks": ("label", "label")}, "each once"),
+    ({"num_classes": None}, "num_classes=None must be at least 1"),
+    ({"num_classes": 0}, "num_classes=0 must be at least 1"),
+    ({"patch_size": 5}, "patch_size=5 must divide .* 32×32"),
+    ({"embed_dim": 50, "num_heads": 3}, "num_heads=3 must divide .*=50"),
+    ({"depth": 0}, "depth=0 must be positive"),
+    ({"drop_path_rate": 1.0}, r"drop_path_rate=1.0 must be in \[0, 1\)"),
+    ({"hidden_dim": 3}, "hidden_dim=3 is no size.*mlp_ratio"),
+  ],
+)
+def test_what_cannot_be_made_is_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    make(**(TINY | options))
+
+
+def test_tasks_are_printed_in_one_order():
+  assert relvit.TASKS == ALL

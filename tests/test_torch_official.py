@@ -1,0 +1,260 @@
+"""Parity with PyTorch: weights in and out, outputs, losses, training steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import relvit_jax
+from relvit_jax.interop import torch_official
+from relvit_jax.training import objectives, optimizer, step
+
+ALL = ("relation", "distance", "angle", "position", "label")
+OFFICIAL_OUTPUTS = {
+  "relation": "rel",
+  "distance": "dist",
+  "angle": "angle",
+  "position": "abs_pos",
+  "label": "clf",
+}
+
+
+def train(model, images, labels, learning_rate, num_steps):
+  """(gradient norm of the first step, summed loss of every step)."""
+  structure, params, fixed = step.split_model(model)
+  rule = optimizer.paper_adamw(learning_rate, 0.1, 1.0)
+
+  @jax.jit
+  def one(params, state):
+    def loss(params):
+      outputs = step.merge_model(structure, params, fixed)(images)
+      return objectives.losses(outputs, {"label": labels}, model.grid_size)[
+        "total"
+      ]
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    updates, state = rule.update(gradients, state, params)
+    params = optax.apply_updates(params, updates)
+    return params, state, value, optax.tree.norm(gradients)
+
+  state, curve, norms = rule.init(params), [], []
+  for _ in range(num_steps):
+    params, state, value, norm = one(params, state)
+    curve.append(float(value))
+    norms.append(float(norm))
+  return norms[0], curve
+
+
+# What PyTorch 2.13 computed, in float32 on a CPU and written independently of
+# this package, for a ViT of 12 wide, 2 deep, 3 heads on 12×8 images with patch
+# 4; AdamW with rate 0.01. Parameter i in the order of sorted official names is
+# default_rng([7, i]).normal(0, 0.3).
+TINY = {
+  "all tasks": {
+    "model": {"tasks": ALL},
+    "loss": {
+      "relation": 2.2071242,
+      "distance": 0.456561,
+      "angle": 0.6110744,
+      "position": 1.9840426,
+      "label": 1.1518846,
+    },
+    "label": [
+      [-0.255992, 0.114576, -0.262975, 0.416854],
+      [-0.254874, 0.122184, -0.266843, 0.36044],
+    ],
+    "relation of patch 0 to 1": [
+      *(0.038926, -0.027319, 0.208885, 0.007495, -0.079729),
+      *(0.002727, 0.055403, -0.010606, -0.020929),
+    ],
+    "norm": 2.6263256,
+    "curve": [6.410687, 5.911674, 5.68509, 5.509641],
+  },
+  "no class token": {
+    "model": {
+      "tasks": ("relation", "label"),
+      "pos_embed": False,
+      "cls_token": False,
+    },
+    "loss": {"relation": 2.2031767, "label": 1.8775941},
+    "label": [
+      [0.775381, -1.043774, -0.746701, -0.824947],
+      [-0.426921, -0.97616, -0.830645, -0.529175],
+    ],
+    "relation of patch 0 to 1": [
+      *(-0.013115, -0.136338, 0.001966, 0.047716, 0.029637),
+      *(0.016433, 0.046209, 0.007431, -0.01712),
+    ],
+    "norm": 3.9324364,
+    "curve": [4.080771, 3.219481, 2.786171, 2.558979],
+  },
+}
+
+
+def tiny_model(seed=0, **options):
+  defaults = {"tasks": ALL, "embed_dim": 12, "depth": 2, "num_heads": 3}
+  return relvit_jax.create_model(
+    "vit",
+    image_size=(12, 8),
+    patch_size=4,
+    num_classes=4,
+    rngs=nnx.Rngs(seed),
+    **(defaults | options),
+  )
+
+
+def tiny_weights(model):
+  shapes = {k: v.shape for k, v in torch_official.state_dict(model).items()}
+  return {
+    name: np.random.default_rng([7, i])
+    .normal(0, 0.3, shapes[name])
+    .astype(np.float32)
+    for i, name in enumerate(sorted(shapes))
+  }
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_a_tiny_model_does_as_pytorch(case):
+  expected = TINY[case]
+  model = tiny_model(**expected["model"])
+  torch_official.load_state_dict(model, tiny_weights(model))
+  images = np.random.default_rng(11).normal(size=(2, 12, 8, 3))
+  images = jnp.asarray(images, jnp.float32)
+  labels = np.array([3, 1])
+  outputs = model(images)
+  np.testing.assert_allclose(outputs["label"], expected["label"], atol=1e-5)
+  np.testing.assert_allclose(
+    outputs["relation"][0, :, 0, 1],
+    expected["relation of patch 0 to 1"],
+    atol=1e-5,
+  )
+  losses = objectives.losses(outputs, {"label": labels}, (3, 2))
+  for task, value in expected["loss"].items():
+    np.testing.assert_allclose(losses[task], value, atol=1e-5, err_msg=task)
+  norm, curve = train(model, images, labels, 0.01, 4)
+  np.testing.assert_allclose(norm, expected["norm"], rtol=1e-5)
+  np.testing.assert_allclose(curve, expected["curve"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_upstream", "vit_downstream"])
+def test_the_official_vit(reference, name):
+  archive = reference(name)
+  downstream = name == "vit_downstream"
+  tasks = ALL if downstream else ALL[:-1]
+  model = relvit_jax.create_model(
+    "vit",
+    image_size=32,
+    patch_size=4,
+    tasks=tasks,
+    num_classes=10 if downstream else None,
+    pos_embed=downstream,
+    rngs=nnx.Rngs(0),
+    embed_dim=48,
+    depth=3,
+    num_heads=3,
+  )
+  official = {
+    key.removeprefix("param/"): value
+    for key, value in archive.items()
+    if key.startswith("param/")
+  }
+  torch_official.load_state_dict(model, official)
+  back = torch_official.state_dict(model)
+  for key, value in back.items():
+    np.testing.assert_array_equal(value, official[key], err_msg=key)
+
+  images = jnp.asarray(archive["images_nchw"]).transpose(0, 2, 3, 1)
+  outputs = model(images)
+  losses = objectives.losses(outputs, {"label": archive["labels"]}, (8, 8))
+  for task in tasks:
+    expected = archive[f"out/{OFFICIAL_OUTPUTS[task]}"]
+    if task in ("distance", "angle"):
+      expected = expected[:, 0]
+    elif task == "position":
+      expected = expected.transpose(0, 2, 1)  # [B, classes, tokens] there.
+    np.testing.assert_allclose(outputs[task], expected, atol=1e-5, err_msg=task)
+    np.testing.assert_allclose(
+      losses[task],
+      archive[f"loss/loss_{OFFICIAL_OUTPUTS[task]}"],
+      atol=1e-5,
+      err_msg=task,
+    )
+  np.testing.assert_allclose(losses["total"], archive["loss/loss"], rtol=1e-5)
+
+  metrics = objectives.metrics(outputs, {"label": archive["labels"]}, (8, 8))
+  for ours, theirs in (
+    ("relation_accuracy", "loss/acc_rel"),
+    ("position_accuracy", "loss/acc_abs_pos"),
+  ):
+    value, count = metrics[ours]
+    np.testing.assert_allclose(value / count, archive[theirs], rtol=1e-6)
+
+  expected = archive["train_losses"]
+  norm, curve = train(model, images, archive["labels"], 5e-4, len(expected))
+  np.testing.assert_allclose(norm, archive["grad_unclipped_norm"], rtol=1e-5)
+  np.testing.assert_allclose(curve, expected, rtol=1e-5)
+
+
+def test_every_weight_leaves_and_comes_back():
+  model, other = tiny_model(), tiny_model(seed=1)
+  weights = torch_official.state_dict(model)
+  torch_official.load_state_dict(other, weights)
+  for key, value in torch_official.state_dict(other).items():
+    np.testing.assert_array_equal(value, weights[key], err_msg=key)
+
+
+def test_official_names():
+  names = set(torch_official.state_dict(tiny_model()))
+  assert {
+    "backbone.cls_token",
+    "backbone.pos_embed",
+    "backbone.patch_embed.proj.weight",
+    "backbone.blocks.1.norm2.bias",
+    "backbone.blocks.0.attn.qkv.weight",
+    "backbone.norm.weight",
+    "rel_head.heads.8.q_lin.weight",
+    "dist_head.heads.0.k_lin.weight",
+    "angle_head.heads.0.q_lin.weight",
+    "abs_pos_head.bias",
+    "clf_head.weight",
+  } <= names
+  assert len(names) == 56
+
+
+def test_known_unused_names_are_ignored():
+  model = tiny_model(pos_embed=False)
+  weights = torch_official.state_dict(model)
+  weights["rel_head.heads.3.v_lin.weight"] = np.zeros((1, 12), np.float32)
+  weights["backbone.pos_embed"] = np.zeros((1, 7, 12), np.float32)
+  torch_official.load_state_dict(model, weights)
+
+
+def test_missing_and_extra_names_are_listed_and_nothing_is_changed():
+  model = tiny_model()
+  before = torch_official.state_dict(model)
+  weights = {name: value + 1 for name, value in before.items()}
+  del weights["backbone.norm.bias"], weights["backbone.pos_embed"]
+  weights["backbone.fc.weight"] = np.zeros(3)
+  with pytest.raises(
+    ValueError,
+    match=r"missing: \['backbone.norm.bias', 'backbone.pos_embed'\]; "
+    r"left over: \['backbone.fc.weight'\]",
+  ):
+    torch_official.load_state_dict(model, weights)
+  for key, value in torch_official.state_dict(model).items():
+    np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_wrong_shape_is_named_and_nothing_is_changed():
+  model = tiny_model()
+  before = torch_official.state_dict(model)
+  weights = {name: value + 1 for name, value in before.items()}
+  weights["clf_head.weight"] = np.zeros((5, 12), np.float32)
+  with pytest.raises(
+    ValueError, match=r"clf_head.weight has shape \(5, 12\).*\(4, 12\)"
+  ):
+    torch_official.load_state_dict(model, weights)
+  for key, value in torch_official.state_dict(model).items():
+    np.testing.assert_array_equal(value, before[key])

@@ -1,0 +1,106 @@
+"""The backbone's contract: images → Tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from relvit_jax import grid
+from relvit_jax.models.vit import ViT
+
+
+def make(**options):
+  defaults = {"embed_dim": 12, "depth": 3, "num_heads": 3}
+  return ViT((12, 8), 4, rngs=nnx.Rngs(0), **(defaults | options))
+
+
+def images(batch=2):
+  return jax.random.normal(jax.random.key(1), (batch, 12, 8, 3))
+
+
+def test_tokens_of_a_grid_that_is_not_square():
+  model = make()
+  patches, cls = model(images())
+  assert model.grid_size == (3, 2)
+  assert patches.shape == (2, 6, 12)
+  assert cls is not None
+  assert cls.shape == (2, 12)
+
+
+def test_without_a_class_token_there_is_none():
+  model = make(cls_token=False)
+  patches, cls = model(images())
+  assert patches.shape == (2, 6, 12)
+  assert cls is None
+  assert model.pos_embed[...].shape == (1, 6, 12)
+
+
+def test_without_positional_embedding_patches_are_a_set():
+  """So permuting patches is no task for such a model: a free check."""
+  model = make(pos_embed=False)
+  order = np.array([[4, 2, 0, 5, 1, 3]] * 2)
+  patches = grid.patchify(images(), 4)
+  shuffled = jnp.take_along_axis(patches, order[:, :, None], axis=1)
+  there = model(grid.unpatchify(shuffled, (3, 2), 4))
+  here = model(images())
+  np.testing.assert_allclose(there.cls, here.cls, atol=1e-5)
+  np.testing.assert_allclose(
+    there.patches,
+    np.take_along_axis(np.asarray(here.patches), order[:, :, None], 1),
+    atol=1e-5,
+  )
+
+
+def test_with_positional_embedding_their_order_shows():
+  model = make()
+  flipped = images()[:, ::-1]
+  assert not np.allclose(model(flipped).cls, model(images()).cls, atol=1e-5)
+
+
+def test_no_parameter_is_made_that_is_not_used():
+  names = set(nnx.to_pure_dict(nnx.state(make(pos_embed=False), nnx.Param)))
+  assert names == {"blocks", "cls_token", "norm", "patch_embed"}
+
+
+def test_drop_path_grows_linearly_from_the_first_block():
+  model = make(drop_path_rate=0.2)
+  rates = [block.drop_path.rate for block in model.blocks]
+  np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_attention_of_a_block():
+  model = make()
+  last = model.attention(images())
+  assert last.shape == (2, 3, 7, 7)
+  np.testing.assert_allclose(last.sum(axis=-1), 1, atol=1e-6)
+  np.testing.assert_array_equal(last, model.attention(images(), block=2))
+  assert not np.allclose(last, model.attention(images(), block=0))
+
+
+def test_tokens_of_the_last_blocks_end_with_the_output():
+  model = make()
+  two = model.last_tokens(images(), 2)
+  assert len(two) == 2
+  np.testing.assert_array_equal(two[-1].patches, model(images()).patches)
+  assert not np.allclose(two[0].patches, two[1].patches)
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: make()(jnp.zeros((1, 8, 12, 3))), r"not \[B, 12, 8, C\]"),
+    (lambda: make().attention(images(), block=3), "block=3 is not among the 3"),
+    (lambda: make().last_tokens(images(), 4), "num_blocks=4 is not among"),
+    (lambda: make().last_tokens(images(), 0), "num_blocks=0 is not among"),
+    (
+      lambda: ViT(
+        (12, 8), 5, embed_dim=12, depth=1, num_heads=3, rngs=nnx.Rngs(0)
+      ),
+      "patch_size=5 must divide",
+    ),
+  ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
