@@ -180,6 +180,80 @@ def unpatchify(
   return images.reshape(batch, rows * patch_size, columns * patch_size, -1)
 
 
+def mega_patches(
+  images: Float[np.ndarray | jax.Array, "B H W C"],
+  row_cuts: Int[np.ndarray | jax.Array, "*R"],
+  column_cuts: Int[np.ndarray | jax.Array, "*K"],
+  patch_size: int,
+) -> Float[jax.Array, "B h w C"]:
+  """Cuts images along an uneven grid and shrinks each part to one patch.
+
+  Args:
+    images: of any range.
+    row_cuts: the S - 1 inner borders between rows, in patches from the top,
+      ascending; [S-1] or, for each image its own, [B, S-1]. May be traced.
+    column_cuts: the same between columns, from the left.
+    patch_size: pixels.
+
+  Returns:
+    S·patch_size pixels to each side, bilinear with antialiasing; the parts of
+    an image keep their order.
+  """
+  _, height, width, _ = images.shape
+  grid_size = grid_of((height, width), patch_size)
+  for name, cuts, count in zip(
+    ("row_cuts", "column_cuts"), (row_cuts, column_cuts), grid_size, strict=True
+  ):
+    _check_cuts(name, cuts, count)
+  rows = _shrink_weights(jnp.asarray(row_cuts), height, patch_size)
+  columns = _shrink_weights(jnp.asarray(column_cuts), width, patch_size)
+  return jnp.einsum(
+    "bih,bhwc,bjw->bijc",
+    jnp.broadcast_to(rows, (len(images), *rows.shape[1:])),
+    jnp.asarray(images),
+    jnp.broadcast_to(columns, (len(images), *columns.shape[1:])),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+
+
+def _check_cuts(
+  name: str, cuts: Int[np.ndarray | jax.Array, "*S"], count: int
+) -> None:
+  """Raises unless every part has a patch; traced cuts have no values yet."""
+  if isinstance(cuts, jax.core.Tracer):
+    return
+  borders = np.atleast_2d(cuts)
+  if (np.diff(borders, prepend=0, append=count) < 1).any():
+    raise ValueError(
+      f"{name}={np.asarray(cuts).tolist()} must ascend from at least 1 to at "
+      f"most {count - 1}: the image has {count} patches along it"
+    )
+
+
+def _shrink_weights(
+  cuts: Int[jax.Array, "*S"], length: int, patch_size: int
+) -> Float[jax.Array, "B out length"]:
+  """What each pixel along an axis of `mega_patches` takes from the image's.
+
+  A triangle around the pixel's centre, as wide as the part is shrunk, of the
+  pixels of its own part only, scaled to a sum of 1.
+  """
+  cuts = jnp.atleast_2d(cuts) * patch_size
+  inner = ((0, 0), (1, 0)), ((0, 0), (0, 1))
+  starts = jnp.pad(cuts, inner[0])  # [B, S]
+  sizes = jnp.pad(cuts, inner[1], constant_values=length) - starts
+  start, size = (
+    jnp.repeat(part, patch_size, axis=1)[:, :, None] for part in (starts, sizes)
+  )
+  scale = size / patch_size
+  pixel = jnp.arange(length)[None, None, :] - start  # Within the part.
+  target = jnp.tile(jnp.arange(patch_size), starts.shape[1])[None, :, None]
+  centre = (target + 0.5) * scale
+  weights = jnp.maximum(0, 1 - jnp.abs(pixel + 0.5 - centre) / scale)
+  weights = jnp.where((pixel >= 0) & (pixel < size), weights, 0)
+  return weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
 def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
   """Rows and columns of patches of an image of (height, width) pixels."""
   height, width = image_size

@@ -150,6 +150,43 @@ def test_unpatchify_puts_the_patches_back(size, patch_size, channels):
   )
 
 
+def test_mega_patches_average_what_they_shrink():
+  # Columns of patches of one pixel: the first alone, the other two as one.
+  image = np.array([[[[1.0], [2.0], [4.0]]] * 2], np.float32)
+  small = grid.mega_patches(image, np.array([1]), np.array([1]), 1)
+  np.testing.assert_allclose(small[0, :, :, 0], [[1, 3], [1, 3]], rtol=1e-6)
+
+
+def test_even_mega_patches_are_the_image():
+  image = np.random.default_rng(0).normal(size=(1, 6, 4, 3))
+  cuts = np.array([1, 2]), np.array([1])
+  np.testing.assert_allclose(
+    grid.mega_patches(image, *cuts, 2), image, atol=1e-6
+  )
+
+
+def test_mega_patches_of_each_image_by_its_own_cuts():
+  images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+  rows, columns = np.array([[1, 3], [2, 3]]), np.array([[1, 2], [1, 3]])
+  together = jax.jit(grid.mega_patches, static_argnums=3)(
+    images, rows, columns, 2
+  )
+  for i in range(2):
+    alone = grid.mega_patches(images[i : i + 1], rows[i], columns[i], 2)
+    np.testing.assert_allclose(together[i], alone[0], atol=1e-6)
+
+
+def test_mega_patches_equal_the_official_ones(reference):
+  archive = reference("megapatches_side5_img224")
+  image = archive["image_chw_u8"].transpose(1, 2, 0)[None] / 255
+  ours = grid.mega_patches(
+    image, archive["cuts"], archive["cuts"], int(archive["patch_size"])
+  )
+  np.testing.assert_allclose(
+    ours[0].transpose(2, 0, 1), archive["out"], atol=1e-5
+  )
+
+
 @pytest.mark.parametrize("side", [3, 8])
 def test_tables_equal_the_official_ones(reference, side):
   archive = reference(f"targets_side{side}")
@@ -194,6 +231,18 @@ def test_patch_layout_equals_the_official_one(reference):
     (
       lambda: grid.unpatchify(np.zeros((1, 5, 48)), (2, 2), 4),
       "not a 2×2 grid of 4×4 pixels",
+    ),
+    (
+      lambda: grid.mega_patches(
+        np.zeros((1, 6, 6, 3)), np.array([1, 3]), np.array([1, 2]), 2
+      ),
+      r"row_cuts=\[1, 3\] must ascend from at least 1 to at most 2",
+    ),
+    (
+      lambda: grid.mega_patches(
+        np.zeros((1, 6, 6, 3)), np.array([1, 2]), np.array([2, 2]), 2
+      ),
+      r"column_cuts=\[2, 2\] must ascend",
     ),
   ],
 )

@@ -33,5 +33,7 @@ def test_its_pictures_and_files_are_there():
 
 
 def test_every_top_level_name_it_uses_exists():
-  for path in re.findall(r"`((?:configs|tests|launch|relvit_jax)/[\w/.]+)`", README):
+  for path in re.findall(
+    r"`((?:configs|tests|launch|relvit_jax)/[\w/.]+)`", README
+  ):
     assert (ROOT / path).exists(), path
