@@ -19,6 +19,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int, Shaped
 
 # NumPy in, NumPy out; JAX in, JAX out.
@@ -220,7 +221,7 @@ def _check_cuts(
   name: str, cuts: Int[np.ndarray | jax.Array, "*S"], count: int
 ) -> None:
   """Raises unless every part has a patch; traced cuts have no values yet."""
-  if isinstance(cuts, jax.core.Tracer):
+  if isinstance(cuts, Tracer):
     return
   borders = np.atleast_2d(cuts)
   if (np.diff(borders, prepend=0, append=count) < 1).any():
