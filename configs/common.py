@@ -15,7 +15,7 @@ STAGE_TASKS = {
 }
 
 
-def get_config(stage: str) -> ConfigDict:
+def get_config(stage: str = "supervised") -> ConfigDict:
   """The defaults of a stage, locked: a mistyped key raises."""
   if stage not in STAGE_TASKS:
     raise ValueError(

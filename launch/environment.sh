@@ -45,8 +45,9 @@ esac
 
 # Debian's python3 comes without ensurepip: there the outer pip installs.
 pip=(.venv/bin/python -m pip)
-if ! python3 -m venv .venv > /dev/null 2>&1; then
-  rm -rf .venv
+if python3 -c 'import ensurepip' 2> /dev/null; then
+  python3 -m venv .venv
+else
   python3 -m venv --without-pip .venv
   pip=(python3 -m pip --python .venv/bin/python)
 fi

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import relvit_jax
+from relvit_jax.commands import CommandError
 
 # A command is a module of relvit_jax.commands with `add_arguments(parser)`
 # and `main(arguments)`.
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parsed = parser.parse_args(typed)
   try:
     command.main(parsed)
-  except ValueError as error:
+  except CommandError as error:
     print(f"relvit {chosen}: {error}", file=sys.stderr)
     return 2
   except (OSError, FloatingPointError) as error:

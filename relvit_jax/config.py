@@ -27,6 +27,8 @@ def load(spec: str) -> Any:
   """
   name, _, argument = spec.partition(":")
   module = _from_file(name) if name.endswith(".py") else _installed(name)
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"config={spec!r} has no function get_config")
   config = module.get_config(argument) if argument else module.get_config()
   if not isinstance(config, ConfigDict):
     raise ValueError(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Integer, Shaped
 
 # NumPy in, NumPy out; JAX in, JAX out.
 Arrays = TypeVar("Arrays", np.ndarray, jax.Array)
@@ -132,7 +132,8 @@ def _raw_angles(
   # twice; an optimization barrier is dropped before that happens (JAX 0.10).
   products = xp.maximum(lengths[..., :, None] * lengths[..., None, :], 0.25)
   dots = y[..., :, None] * y[..., None, :] + x[..., :, None] * x[..., None, :]
-  cosine = dots / (products + _ANGLE_EPSILON)
+  # From 24 patches a side the float32 product swallows the epsilon.
+  cosine = xp.clip(dots / (products + _ANGLE_EPSILON), -1, 1)
   # arccos, in the form that is accurate near 1: XLA's own is not.
   angle = 2 * xp.arctan2(xp.sqrt(1 - cosine), xp.sqrt(1 + cosine))
   same = xp.all(_offsets(coordinates) == 0, axis=-1)
@@ -141,7 +142,7 @@ def _raw_angles(
 
 def permute_pairs(
   table: Shaped[np.ndarray | jax.Array, "N N"],
-  permutation: Int[np.ndarray | jax.Array, "B N"],
+  permutation: Integer[np.ndarray | jax.Array, "B N"],
 ) -> Shaped[np.ndarray | jax.Array, "B N N"]:
   """The table for images that show patch `permutation[b, i]` at place i."""
   if isinstance(permutation, jax.Array):
@@ -183,8 +184,8 @@ def unpatchify(
 
 def mega_patches(
   images: Float[np.ndarray | jax.Array, "B H W C"],
-  row_cuts: Int[np.ndarray | jax.Array, "*R"],
-  column_cuts: Int[np.ndarray | jax.Array, "*K"],
+  row_cuts: Integer[np.ndarray | jax.Array, "*R"],
+  column_cuts: Integer[np.ndarray | jax.Array, "*K"],
   patch_size: int,
 ) -> Float[jax.Array, "B h w C"]:
   """Cuts images along an uneven grid and shrinks each part to one patch.
@@ -218,7 +219,7 @@ def mega_patches(
 
 
 def _check_cuts(
-  name: str, cuts: Int[np.ndarray | jax.Array, "*S"], count: int
+  name: str, cuts: Integer[np.ndarray | jax.Array, "*S"], count: int
 ) -> None:
   """Raises unless every part has a patch; traced cuts have no values yet."""
   if isinstance(cuts, Tracer):
@@ -232,14 +233,14 @@ def _check_cuts(
 
 
 def _shrink_weights(
-  cuts: Int[jax.Array, "*S"], length: int, patch_size: int
+  cuts: Integer[jax.Array, "*S"], length: int, patch_size: int
 ) -> Float[jax.Array, "B out length"]:
   """What each pixel along an axis of `mega_patches` takes from the image's.
 
   A triangle around the pixel's centre, as wide as the part is shrunk, of the
   pixels of its own part only, scaled to a sum of 1.
   """
-  cuts = jnp.atleast_2d(cuts) * patch_size
+  cuts = jnp.atleast_2d(cuts).astype(jnp.int32) * patch_size
   inner = ((0, 0), (1, 0)), ((0, 0), (0, 1))
   starts = jnp.pad(cuts, inner[0])  # [B, S]
   sizes = jnp.pad(cuts, inner[1], constant_values=length) - starts

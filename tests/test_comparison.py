@@ -35,8 +35,19 @@ def test_spread_is_the_sample_standard_deviation():
 
 def test_one_seed_has_no_spread_and_nothing_is_clear():
   summary = comparison.summarise([0.5])
-  assert f"{summary:+}" == "+50.0"
+  assert summary.signed == "+50.0"
   assert not summary.is_clear
+
+
+def test_one_seed_says_nothing():
+  alone = comparison.summarise([0.5])
+  assert "one seed has no spread" in comparison.verdict(alone, alone)
+
+
+def test_clear_is_what_a_t_test_calls_so():
+  # By t with 1 degree of freedom two seeds need 12.7 standard errors.
+  assert not Summary(0.10, 0.02, 2).is_clear  # 7.1 of them.
+  assert Summary(0.10, 0.02, 3).is_clear  # 8.7, where 4.3 are needed.
 
 
 def test_differences_are_paired_by_seed():
@@ -67,9 +78,9 @@ def test_differences_are_paired_by_seed():
     (
       Summary(0.01, 0.05, 5),
       Summary(-0.02, 0.05, 5),
-      "At equal labelled steps pre-training changes nothing clearly (+1.0 ± "
-      "5.0 points); at equal total steps it changes nothing clearly (-2.0 ± "
-      "5.0 points): the two comparisons leave it open.",
+      "At equal labelled steps pre-training changes nothing that is clear "
+      "(+1.0 ± 5.0 points); at equal total steps it changes nothing that is "
+      "clear (-2.0 ± 5.0 points): the two comparisons leave it open.",
     ),
   ],
 )
@@ -86,9 +97,9 @@ def test_an_arm_pretrains_hands_over_the_backbone_and_finetunes():
     settings.steps_per_dispatch = 10
     return Stage(settings, SPLITS, mesh)
 
-  # A learning rate of nothing leaves the fine-tuned weights as handed over.
+  # A stage that trains nothing leaves the weights as they were handed over.
   frozen = stage("finetune")
-  frozen.block = lambda state, split: (
+  frozen.train_steps = lambda state, split: (
     dataclasses.replace(state, step=state.step + 10),
     {"loss_total": (np.ones(10), np.ones(10))},
   )

@@ -72,6 +72,13 @@ def test_angles_of_a_2x2_grid_are_seen_from_half_a_grid_outside():
   np.testing.assert_array_equal(np.diag(grid.angles(2, 2)), [-1] * 4)
 
 
+@pytest.mark.parametrize("size", [(24, 24), (28, 28), (10, 40), (64, 64)])
+def test_angles_of_large_grids_are_numbers(size):
+  table = grid.angles(*size)
+  assert table.min() == -1
+  assert table.max() == 1
+
+
 def test_positions_are_the_reading_order():
   np.testing.assert_array_equal(grid.positions(2, 3), range(6))
 
@@ -130,7 +137,9 @@ def test_targets_of_permuted_coordinates_are_the_permuted_tables(size, seed):
   )
 
 
-@pytest.mark.parametrize("size", [(2, 2), (3, 3), (8, 8), (7, 7), (5, 9)])
+@pytest.mark.parametrize(
+  "size", [(2, 2), (3, 3), (8, 8), (7, 7), (5, 9), (28, 28), (3, 42)]
+)
 def test_angles_on_the_device_are_those_of_the_table(size):
   order = np.random.default_rng(0).permutation(size[0] * size[1])[None]
   shown = jnp.asarray(grid.coordinates(*size))[order]
@@ -169,7 +178,7 @@ def test_mega_patches_of_each_image_by_its_own_cuts():
   images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
   rows, columns = np.array([[1, 3], [2, 3]]), np.array([[1, 2], [1, 3]])
   together = jax.jit(grid.mega_patches, static_argnums=3)(
-    images, rows, columns, 2
+    images, rows.astype(np.uint8), columns, 2
   )
   for i in range(2):
     alone = grid.mega_patches(images[i : i + 1], rows[i], columns[i], 2)

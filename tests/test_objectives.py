@@ -1,4 +1,4 @@
-"""Losses and metrics, on outputs small enough to compute by hand."""
+"""Losses, on outputs small enough to compute by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relvit_jax import grid
-from relvit_jax.training import objectives
+from relvit_jax.training import metrics, objectives
 
 PERFECT = 50.0  # As a score it leaves no probability to the others.
 
@@ -66,10 +66,10 @@ def test_the_right_answers_cost_nothing_in_any_order(size, seed):
   )
   for task in outputs:
     np.testing.assert_allclose(losses[task], 0, atol=1e-6, err_msg=task)
-  metrics = objectives.metrics(
+  measured = metrics.measure(
     outputs, {"label": labels}, size, permutation=order
   )
-  shares = {name: float(s / n) for name, (s, n) in metrics.items()}
+  shares = {name: float(s / n) for name, (s, n) in measured.items()}
   assert shares["relation_accuracy"] == 1
   assert shares["position_accuracy"] == 1
   assert shares["label_top1"] == 1
@@ -154,77 +154,20 @@ def test_relation_dropout_leaves_pairs_out_of_loss_and_gradient():
   np.testing.assert_allclose(value, entropy[answering].mean(), rtol=1e-5)
 
 
-def test_half_right_relations_and_positions_count_half():
-  position = one_hot([0, 1, 3, 2], 4)[None]  # The lower two are exchanged.
-  relation = one_hot(grid.relations(2, 2), 9)
-  relation[2:] = 0  # For the lower two, "up_left" for everything.
-  metrics = objectives.metrics(
-    {
-      "position": jnp.asarray(position),
-      "relation": jnp.moveaxis(jnp.asarray(relation), -1, 0)[None],
-    },
-    {},
-    (2, 2),
-  )
-  assert metrics["position_accuracy"] == (0.5, 1)
-  assert metrics["relation_accuracy"] == (0.5, 1)
-
-
-def test_distance_error_is_in_patches():
-  outputs = {"distance": jnp.asarray(grid.distances(4, 4))[None] + 0.5}
-  error, count = objectives.metrics(outputs, {}, (4, 4))["distance_error"]
-  # The scaled range of 2 stands for the √18 patches from corner to corner.
-  np.testing.assert_allclose(error / count, 0.5 * np.sqrt(18) / 2, rtol=1e-5)
-
-
-def test_top1_and_top5_give_nothing_for_a_tie_or_nan():
-  scores = jnp.array(
-    [
-      [9.0, 8, 7, 6, 5, 4],  # Label 0 is first.
-      [4.0, 5, 6, 7, 8, 9],  # Label 0 is last.
-      [5.0, 9, 8, 7, 6, 4],  # Label 0 is fifth.
-      [1.0, 1, 1, 1, 1, 1],
-      [np.nan, 1, 1, 1, 1, 1],
-    ]
-  )
-  metrics = objectives.metrics(
-    {"label": scores}, {"label": np.zeros(5, int)}, (2, 2)
-  )
-  assert metrics["label_top1"] == (1, 5)
-  assert metrics["label_top5"] == (2, 5)
-
-
-def test_the_mask_leaves_padding_out():
-  scores = jnp.asarray(one_hot([0, 0, 0], 10))
-  metrics = objectives.metrics(
-    {"label": scores},
-    {"label": np.array([0, 1, 0])},
-    (2, 2),
-    mask=np.array([True, True, False]),
-  )
-  assert metrics["label_top1"] == (1, 2)
-
-
-def test_chance_on_8x8_patches():
-  chance = objectives.chance(
-    ("relation", "position", "label", "distance", "angle"), (8, 8), 10
-  )
-  assert round(100 * chance["relation_accuracy"], 1) == 19.1
-  assert chance["position_accuracy"] == 1 / 64
-  assert chance["label_top1"] == 0.1
-  assert chance["label_top5"] == 0.5
-  # No constant answer has a smaller mean absolute error than the median.
-  values = grid.distances(8, 8)
-  errors = [np.abs(values - c).mean() for c in np.linspace(-1, 1, 201)]
-  assert chance["distance_error"] <= min(errors) * np.sqrt(98) / 2 + 1e-6
-
-
 @pytest.mark.parametrize(
   ("options", "message"),
   [
     ({"labels": {}}, "include label, but labels has only"),
     ({"weights": {"relations": 1.0}}, "weights names 'relations'"),
-    ({"relation_dropout": 0.1}, "relation_dropout=0.1 .* needs a key"),
+    ({"relation_dropout": 0.1}, "relation_dropout=0.1 needs a random key"),
+    ({"label_smoothing": 7.0}, r"label_smoothing=7.0 must be in \[0, 1\)"),
+    ({"outputs": {}}, "outputs is empty"),
+    ({"outputs": {"depth": jnp.zeros((1, 4, 4))}}, "outputs names 'depth'"),
+    ({"grid_size": (1, 1)}, r"relation output .* grid_size=\(1, 1\)"),
+    (
+      {"permutation": np.arange(4)},
+      r"permutation of shape \(4,\) must be \[B, N\] = \(1, 4\)",
+    ),
     (
       {"relation_dropout": 1.0, "key": jax.random.key(0)},
       r"relation_dropout=1.0 must be in \[0, 1\)",
@@ -233,6 +176,34 @@ def test_chance_on_8x8_patches():
 )
 def test_what_makes_no_sense_is_refused(options, message):
   outputs = {"relation": jnp.zeros((1, 9, 4, 4)), "label": jnp.zeros((1, 10))}
-  defaults = {"labels": {"label": np.array([0])}, "grid_size": (2, 2)}
+  defaults = {
+    "outputs": outputs,
+    "labels": {"label": np.array([0])},
+    "grid_size": (2, 2),
+  }
   with pytest.raises(ValueError, match=message):
-    objectives.losses(outputs, **(defaults | options))
+    objectives.losses(**(defaults | options))
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_makes_the_loss_nan(label):
+  outputs = {"label": jnp.zeros((2, 10))}
+  losses = objectives.losses(outputs, {"label": np.array([0, label])}, (2, 2))
+  assert np.isnan(losses["label"])
+
+
+def test_narrow_labels_of_many_classes():
+  scores = jax.random.normal(jax.random.key(0), (1, 300))
+  wide, narrow = (
+    objectives.losses({"label": scores}, {"label": np.array([7], t)}, (1, 1))
+    for t in (np.int32, np.uint8)
+  )
+  assert wide["label"] == narrow["label"]
+
+
+def test_lists_do_as_well_as_tuples_and_arrays():
+  outputs = {"distance": jnp.zeros((1, 4, 4)), "angle": jnp.zeros((1, 4, 4))}
+  order = [[3, 1, 0, 2]]
+  listed = objectives.losses(outputs, {}, [2, 2], permutation=order)
+  plain = objectives.losses(outputs, {}, (2, 2), permutation=np.array(order))
+  assert listed["total"] == plain["total"]

@@ -49,44 +49,44 @@ def test_the_schedule_equals_the_official_one(reference):
   np.testing.assert_allclose(ours, archive["lr"], rtol=1e-6, atol=1e-12)
 
 
-def apply(rule, params, gradients, steps=1):
-  state = rule.init(params)
+def apply(tx, params, gradients, steps=1):
+  state = tx.init(params)
   for _ in range(steps):
-    updates, state = rule.update(gradients, state, params)
+    updates, state = tx.update(gradients, state, params)
     params = optax.apply_updates(params, updates)
   return params
 
 
 def test_the_first_step_is_the_rate_and_the_decay():
-  rule = optimizer.paper_adamw(0.1, weight_decay=0.5, clip_norm=None)
-  after = apply(rule, {"w": jnp.array([2.0])}, {"w": jnp.array([-3.0])})
+  tx = optimizer.paper_adamw(0.1, weight_decay=0.5, clip_norm=None)
+  after = apply(tx, {"w": jnp.array([2.0])}, {"w": jnp.array([-3.0])})
   # Adam's first step has size 1, against the gradient; the decay takes half
   # of the weight, both times the rate.
   np.testing.assert_allclose(after["w"], [2.0 + 0.1 - 0.1 * 0.5 * 2], rtol=1e-6)
 
 
 def test_what_has_no_gradient_does_not_decay():
-  rule = optimizer.paper_adamw(0.1, weight_decay=0.5)
+  tx = optimizer.paper_adamw(0.1, weight_decay=0.5)
   params = {"used": jnp.ones(2), "unused": jnp.ones(2)}
   gradients = {"used": jnp.array([0.0, 1.0]), "unused": jnp.zeros(2)}
-  after = apply(rule, params, gradients, steps=3)
+  after = apply(tx, params, gradients, steps=3)
   np.testing.assert_array_equal(after["unused"], 1)
   assert (np.asarray(after["used"]) < 1).all()
 
 
 def test_biases_and_norms_decay_too():
-  rule = optimizer.paper_adamw(0.1, weight_decay=0.5)
+  tx = optimizer.paper_adamw(0.1, weight_decay=0.5)
   params = {"bias": jnp.full(3, 9.0), "scale": jnp.full(3, 9.0)}
   small = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-12), params)
-  for leaf in jax.tree.leaves(apply(rule, params, small)):
+  for leaf in jax.tree.leaves(apply(tx, params, small)):
     assert (leaf < 9.0 - 0.4).all()
 
 
 def test_gradients_are_clipped_by_their_common_norm():
-  rule = optimizer.paper_adamw(0.1, weight_decay=0.0, clip_norm=1.0)
+  tx = optimizer.paper_adamw(0.1, weight_decay=0.0, clip_norm=1.0)
   params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-  state = rule.init(params)
-  _, state = rule.update(
+  state = tx.init(params)
+  _, state = tx.update(
     {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, state, params
   )
   mu: Any = optax.tree.get(state, "mu")

@@ -69,7 +69,9 @@ def test_a_batch_is_split_over_all_devices():
       "mesh.fsdp=3 must divide the 8 devices",
     ),
     (
-      lambda: partitioning.check_batch(20, partitioning.make_mesh()),
+      lambda: partitioning.check_batch(
+        "batch_size", 20, partitioning.make_mesh()
+      ),
       "batch_size=20 must be a multiple of the 8 devices, such as 16 or 24",
     ),
     (

@@ -7,7 +7,7 @@ import pytest
 
 from relvit_jax import config
 from relvit_jax.data import sources
-from relvit_jax.training import objectives, partitioning
+from relvit_jax.training import metrics, partitioning
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -15,7 +15,7 @@ SPLITS = sources.digits()
 
 def make(name="digits:joint", devices=1, fsdp=1, **keys):
   settings = config.load(name)
-  settings.num_steps = 40
+  settings.num_steps = settings.eval_every = 40
   settings.steps_per_dispatch = 20
   settings.update_from_flattened_dict(keys)
   mesh = partitioning.make_mesh(fsdp, jax.devices()[:devices])
@@ -25,7 +25,7 @@ def make(name="digits:joint", devices=1, fsdp=1, **keys):
 def losses(stage, seed=0, dispatches=1):
   state, curve = stage.init(seed), []
   for _ in range(dispatches):
-    state, metrics = stage.block(state, stage.train_data)
+    state, metrics = stage.train_steps(state, stage.train_data)
     value, count = jax.device_get(metrics["loss_total"])
     curve.append(value / count)
   return np.concatenate(curve)
@@ -60,7 +60,7 @@ def test_eight_devices_learn_as_one(on_one_device, fsdp):
 def test_devices_share_the_batch_and_exchange_gradients():
   stage = make(devices=8)
   state = stage.init(0)
-  text = stage.block.lower(state, stage.train_data).compile().as_text()
+  text = stage.train_steps.lower(state, stage.train_data).compile().as_text()
   assert "all-reduce" in text
   assert "all-gather" not in text
   # 32 images over 8 devices: attention of 4 images of 17 tokens, 2 heads.
@@ -81,23 +81,25 @@ def test_with_fsdp_parameters_and_moments_are_spread():
 
 
 def test_training_and_evaluation_are_each_compiled_once(monkeypatch):
-  # Both trace `metrics`: training once, evaluation once, and never again.
+  # Both trace `measure`: training once, evaluation once, and never again.
   chex.clear_trace_counter()
   monkeypatch.setattr(
-    objectives, "metrics", chex.assert_max_traces(objectives.metrics, n=2)
+    metrics, "measure", chex.assert_max_traces(metrics.measure, n=2)
   )
   stage = make()
   for seed in (0, 1):
     state = stage.init(seed)
     for _ in range(3):
-      state, _ = stage.block(state, stage.train_data)
+      state, _ = stage.train_steps(state, stage.train_data)
     for part in ("validation", "test"):  # 200 and 500 images, not of 128.
       stage.evaluate(state, SPLITS[part])
+  # Nor is one traced program compiled again for another layout.
+  assert stage.train_steps._cache_size() == 1
 
 
 def test_the_state_is_donated(stage):
   state = stage.init(0)
-  stage.block(state, stage.train_data)
+  stage.train_steps(state, stage.train_data)
   with pytest.raises((RuntimeError, ValueError), match=r"deleted|donated"):
     np.asarray(state.params["backbone"]["norm"]["scale"])
 
@@ -128,10 +130,65 @@ def test_shorter_dispatches_take_the_same_steps(stage):
   ("keys", "message"),
   [
     ({"batch_size": 20}, "batch_size=20 must be a multiple of the 8 devices"),
-    ({"eval_batch_size": 12}, "batch_size=12 must be a multiple"),
+    ({"eval_batch_size": 12}, "eval_batch_size=12 must be a multiple"),
+    ({"batch_size": 0}, "batch_size=0 must be a multiple .* such as 8"),
     ({"num_steps": 50}, "num_steps=50 must be a multiple of .*=20"),
+    ({"eval_every": 30}, "eval_every=30 must be a multiple of .*=20"),
+    ({"steps_per_dispatch": 0}, "steps_per_dispatch=0 must be at least 1"),
+    ({"optimizer.lr": -1.0}, "base_lr=-1.0 .* must not be negative"),
+    ({"optimizer.clip_norm": 0.0}, "clip_norm=0.0 must be positive"),
   ],
 )
 def test_what_does_not_divide_is_refused(keys, message):
   with pytest.raises(ValueError, match=message):
     make(devices=8, **keys)
+
+
+TINY = {
+  "num_steps": 4,
+  "steps_per_dispatch": 2,
+  "eval_every": 4,
+  "batch_size": 8,
+  "model.embed_dim": 12,
+  "model.depth": 1,
+  "optimizer.end_lr": 1e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_curve():
+  return losses(make(**TINY), dispatches=2)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("batch_size", 16),
+    ("data.crop_padding", 2),
+    ("data.permute_patches", True),
+    ("model.patch_size", 4),
+    ("model.pos_embed", False),
+    ("model.cls_token", False),
+    ("model.dropout_rate", 0.1),
+    ("model.attention_dropout_rate", 0.1),
+    ("model.drop_path_rate", 0.5),
+    ("loss.weights.relation", 0.5),
+    ("loss.weights.position", 0.5),
+    ("loss.weights.label", 0.5),
+    ("loss.label_smoothing", 0.1),
+    ("loss.relation_smoothing", 0.1),
+    ("loss.relation_dropout", 0.1),
+    ("optimizer.lr", 1e-2),
+    ("optimizer.end_lr", 1e-1),
+    ("optimizer.weight_decay", 10.0),
+    ("optimizer.clip_norm", 1e-9),
+    ("tasks", ("label", "relation")),
+    ("num_steps", 40),
+  ],
+)
+def test_every_key_reaches_the_run(tiny_curve, key, value):
+  keys = TINY | {key: value}
+  if key == "model.drop_path_rate":
+    keys["model.depth"] = 2  # The first of the blocks is never dropped.
+  changed = losses(make(**keys), dispatches=2)
+  assert not np.allclose(changed, tiny_curve, rtol=1e-6)

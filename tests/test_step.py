@@ -11,7 +11,7 @@ import relvit_jax
 from relvit_jax.training import objectives, step
 
 
-def create(rngs):
+def create(rngs, **sizes):
   return relvit_jax.create_model(
     "vit",
     image_size=8,
@@ -22,6 +22,7 @@ def create(rngs):
     depth=1,
     num_heads=2,
     rngs=rngs,
+    **sizes,
   )
 
 
@@ -33,20 +34,25 @@ def batch():
   }
 
 
-@pytest.fixture
-def training():
-  rule = optax.sgd(0.1)
-  structure, _, _ = step.split_model(create(nnx.Rngs(0)))
+def make_training(rate=0.1, order=None, **sizes):
+  """(jitted step, state, graphdef), with plain gradient descent."""
+  tx = optax.sgd(rate)
+  graphdef, _, _ = step.split_model(create(nnx.Rngs(0), **sizes))
 
   def objective(outputs, labels, permutation, key):
     return objectives.losses(outputs, labels, (4, 4), permutation=permutation)
 
   def augment(key, images):
-    return images.astype(jnp.float32) / 255, None
+    return images.astype(jnp.float32) / 255, order
 
-  train_step = step.make_train_step(structure, rule, objective, augment, (4, 4))
-  state = jax.jit(step.make_init(create, rule))(jax.random.key(0))
-  return jax.jit(train_step), state, structure
+  train_step = step.make_train_step(graphdef, tx, objective, augment, (4, 4))
+  init = step.make_init(lambda rngs: create(rngs, **sizes), tx)
+  return jax.jit(train_step), jax.jit(init)(jax.random.key(0)), graphdef
+
+
+@pytest.fixture(scope="module")
+def training():
+  return make_training()
 
 
 def test_a_step_counts_and_lowers_the_loss(training):
@@ -61,8 +67,8 @@ def test_a_step_counts_and_lowers_the_loss(training):
 
 
 def test_metrics_are_those_of_the_state_before_the_step(training):
-  train_step, state, structure = training
-  model = step.merge_model(structure, state.params, state.fixed)
+  train_step, state, graphdef = training
+  model = step.merge_model(graphdef, state.params, state.fixed)
   outputs = model(batch()["image"].astype(jnp.float32) / 255)
   labels = {"label": batch()["label"]}
   expected = objectives.losses(outputs, labels, (4, 4))
@@ -82,19 +88,59 @@ def test_metrics_are_those_of_the_state_before_the_step(training):
     np.testing.assert_allclose(value / count, loss, rtol=1e-5)
 
 
+def test_targets_follow_the_permutation_that_augmentation_returns():
+  order = np.random.default_rng(0).permuted(
+    np.tile(np.arange(16), (4, 1)), axis=1
+  )
+  train_step, state, graphdef = make_training(order=jnp.asarray(order))
+  model = step.merge_model(graphdef, state.params, state.fixed)
+  outputs = model(batch()["image"].astype(jnp.float32) / 255)
+  labels = {"label": batch()["label"]}
+  told, silent = (
+    objectives.losses(outputs, labels, (4, 4), permutation=permutation)
+    for permutation in (order, None)
+  )
+  _, measured = train_step(state, batch())
+  value, count = measured["loss_relation"]
+  np.testing.assert_allclose(value / count, told["relation"], rtol=1e-5)
+  assert abs(told["relation"] - silent["relation"]) > 1e-4
+
+
+def test_every_step_has_noise_of_its_own():
+  """With a rate of nothing only the noise can change the loss."""
+  train_step, state, _ = make_training(rate=0.0, dropout_rate=0.5)
+  losses = []
+  for _ in range(3):
+    state, measured = train_step(state, batch())
+    losses.append(float(measured["loss_total"][0]))
+  assert len(set(losses)) == 3
+
+
 def test_the_step_follows_the_gradient(training):
-  train_step, state, _ = training
+  train_step, state, graphdef = training
   after, metrics = train_step(state, batch())
   moved = jax.tree.map(lambda a, b: (a - b) / 0.1, state.params, after.params)
+
+  def loss(params):
+    model = step.merge_model(graphdef, params, state.fixed)
+    outputs = model(batch()["image"].astype(jnp.float32) / 255)
+    labels = {"label": batch()["label"]}
+    return objectives.losses(outputs, labels, (4, 4))["total"]
+
+  gradients = jax.grad(loss)(state.params)
+  for ours, theirs in zip(
+    jax.tree.leaves(moved), jax.tree.leaves(gradients), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
   np.testing.assert_allclose(
-    optax.tree.norm(moved), metrics["gradient_norm"][0], rtol=1e-4
+    metrics["gradient_norm"][0], optax.tree.norm(gradients), rtol=1e-5
   )
 
 
 def test_split_and_merge_are_inverse():
   model = create(nnx.Rngs(0))
-  structure, params, fixed = step.split_model(model)
+  graphdef, params, fixed = step.split_model(model)
   images = jnp.ones((1, 8, 8, 3))
-  merged = step.merge_model(structure, params, fixed)
+  merged = step.merge_model(graphdef, params, fixed)
   np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])
   assert fixed == {}

@@ -9,7 +9,7 @@ from flax import nnx
 
 import relvit_jax
 from relvit_jax.interop import torch_official
-from relvit_jax.training import objectives, optimizer, step
+from relvit_jax.training import metrics, objectives, optimizer, step
 
 ALL = ("relation", "distance", "angle", "position", "label")
 OFFICIAL_OUTPUTS = {
@@ -23,23 +23,23 @@ OFFICIAL_OUTPUTS = {
 
 def train(model, images, labels, learning_rate, num_steps):
   """(gradient norm of the first step, summed loss of every step)."""
-  structure, params, fixed = step.split_model(model)
-  rule = optimizer.paper_adamw(learning_rate, 0.1, 1.0)
+  graphdef, params, fixed = step.split_model(model)
+  tx = optimizer.paper_adamw(learning_rate, 0.1, 1.0)
 
   @jax.jit
   def one(params, state):
     def loss(params):
-      outputs = step.merge_model(structure, params, fixed)(images)
+      outputs = step.merge_model(graphdef, params, fixed)(images)
       return objectives.losses(outputs, {"label": labels}, model.grid_size)[
         "total"
       ]
 
     value, gradients = jax.value_and_grad(loss)(params)
-    updates, state = rule.update(gradients, state, params)
+    updates, state = tx.update(gradients, state, params)
     params = optax.apply_updates(params, updates)
     return params, state, value, optax.tree.norm(gradients)
 
-  state, curve, norms = rule.init(params), [], []
+  state, curve, norms = tx.init(params), [], []
   for _ in range(num_steps):
     params, state, value, norm = one(params, state)
     curve.append(float(value))
@@ -183,12 +183,12 @@ def test_the_official_vit(reference, name):
     )
   np.testing.assert_allclose(losses["total"], archive["loss/loss"], rtol=1e-5)
 
-  metrics = objectives.metrics(outputs, {"label": archive["labels"]}, (8, 8))
+  measured = metrics.measure(outputs, {"label": archive["labels"]}, (8, 8))
   for ours, theirs in (
     ("relation_accuracy", "loss/acc_rel"),
     ("position_accuracy", "loss/acc_abs_pos"),
   ):
-    value, count = metrics[ours]
+    value, count = measured[ours]
     np.testing.assert_allclose(value / count, archive[theirs], rtol=1e-6)
 
   expected = archive["train_losses"]

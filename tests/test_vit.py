@@ -78,6 +78,30 @@ def test_attention_of_a_block():
   assert not np.allclose(last, model.attention(images(), block=0))
 
 
+def test_attention_is_that_of_the_forward_pass():
+  """What the last block adds is its weights applied to its values."""
+  model = make(depth=1)
+  block = model.blocks[0]
+  block.mlp.fc2.kernel.set_value(jnp.zeros((48, 12)))
+  x = model._embed(images())
+  qkv = block.attn.qkv(block.norm1(x)).reshape(2, 7, 3, 3, 4)
+  mixed = jnp.einsum("bhij,bjhd->bihd", model.attention(images()), qkv[:, :, 2])
+  added = block.attn.proj(mixed.reshape(2, 7, 12))
+  np.testing.assert_allclose(
+    model(images()).cls, model.norm(x + added)[:, 0], atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  "rate", ["dropout_rate", "attention_dropout_rate", "drop_path_rate"]
+)
+def test_every_rate_reaches_the_blocks(rate):
+  model = make(**{rate: 0.5})
+  model.dropout = nnx.Dropout(0.0)  # That of the embedding is not meant.
+  dropped = model(images(), train=True, rngs=nnx.Rngs(dropout=0))
+  assert not np.allclose(dropped.cls, model(images()).cls, atol=1e-3)
+
+
 def test_tokens_of_the_last_blocks_end_with_the_output():
   model = make()
   two = model.last_tokens(images(), 2)
@@ -89,7 +113,7 @@ def test_tokens_of_the_last_blocks_end_with_the_output():
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda: make()(jnp.zeros((1, 8, 12, 3))), r"not \[B, 12, 8, C\]"),
+    (lambda: make()(jnp.zeros((1, 8, 12, 3))), r"not \[B, 12, 8, 3\]"),
     (lambda: make().attention(images(), block=3), "block=3 is not among the 3"),
     (lambda: make().last_tokens(images(), 4), "num_blocks=4 is not among"),
     (lambda: make().last_tokens(images(), 0), "num_blocks=0 is not among"),

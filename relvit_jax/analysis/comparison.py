@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.stats
 
 from relvit_jax.data import sources
 from relvit_jax.training import loop, step, transfer
@@ -66,7 +67,7 @@ def run_arm(
   arm: Arm,
   seed: int,
   test: sources.Split,
-  on_progress: Callable[[int, loop.Metrics], None] | None = None,
+  on_progress: Callable[[int, loop.Means], None] | None = None,
 ) -> Run:
   """Trains one arm; the test split is looked at and chooses nothing.
 
@@ -85,9 +86,9 @@ def run_arm(
     params = transfer.backbone(pretrained.params, state.params).params
     state = dataclasses.replace(state, params=params)
 
-  def shifted(done: int, metrics: loop.Metrics) -> None:
+  def shifted(done: int, means: loop.Means) -> None:
     if on_progress:
-      on_progress(before + done, metrics)
+      on_progress(before + done, means)
 
   labelled, history = loop.run(arm.labelled, state, test, shifted)
   jax.block_until_ready(labelled)
@@ -103,23 +104,33 @@ def run_arm(
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """Mean and sample standard deviation over seeds."""
+  """Mean and sample standard deviation of a share over seeds."""
 
   mean: float
   std: float
   count: int
 
-  def __format__(self, sign: str) -> str:
-    """In points of a hundred; "+" with its sign, "abs" without."""
-    mean = abs(self.mean) if sign == "abs" else self.mean
-    number = f"{100 * mean:{'+' if sign == '+' else ''}.1f}"
-    spread = "" if math.isnan(self.std) else f" ± {100 * self.std:.1f}"
-    return number + spread
+  def __str__(self) -> str:
+    """In per cent, or in points of a hundred."""
+    return _points(self.mean, self.std)
+
+  @property
+  def signed(self) -> str:
+    """As a gain, with its sign."""
+    return _points(self.mean, self.std, sign="+")
 
   @property
   def is_clear(self) -> bool:
-    """Whether the mean is at least two standard errors from zero."""
-    return abs(self.mean) > 2 * self.std / math.sqrt(self.count)
+    """Whether a t-test at 5 % tells the mean from zero; never by one seed."""
+    if self.count < 2:
+      return False
+    limit = scipy.stats.t.ppf(0.975, self.count - 1)
+    return bool(abs(self.mean) > limit * self.std / math.sqrt(self.count))
+
+
+def _points(mean: float, std: float, sign: str = "") -> str:
+  spread = "" if math.isnan(std) else f" ± {100 * std:.1f}"
+  return f"{100 * mean:{sign}.1f}{spread}"
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -129,19 +140,20 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def difference(ours: Sequence[Run], other: Sequence[Run]) -> Summary:
-  """Gain in accuracy, paired by seed: both arms saw the same batches."""
+  """Gain in accuracy, paired by seed: the labelled parts began alike."""
   by_seed = {run.seed: run.accuracy for run in other}
   return summarise([run.accuracy - by_seed[run.seed] for run in ours])
 
 
 # What both comparisons together mean, by the clear sign of each.
 _MEANING = {
-  ("gains", "gains"): "a step of it is worth more than a labelled one",
-  ("gains", "changes"): "it is worth as much as as many labelled steps",
-  ("gains", "loses"): "it helps where labelled steps are short, and as many "
-  "labelled steps help more",
-  ("changes", "loses"): "here it does not pay for its steps",
-  ("loses", "loses"): "here it does harm",
+  (1, 1): "a step of it is worth more than a labelled one",
+  (1, 0): "it helps where labelled steps are short, and whether as many "
+  "labelled steps would help as much is open",
+  (1, -1): "it helps where labelled steps are short, and as many labelled "
+  "steps help more",
+  (0, -1): "here it does not pay for its steps",
+  (-1, -1): "here it does harm",
 }
 
 
@@ -153,20 +165,22 @@ def verdict(equal_labelled: Summary, equal_total: Summary) -> str:
     equal_total: gain over labelled steps for as long as both together.
   """
 
-  def outcome(gain: Summary) -> str:
-    if not gain.is_clear:
-      return "changes"
-    return "gains" if gain.mean > 0 else "loses"
+  def sign(gain: Summary) -> int:
+    return int(np.sign(gain.mean)) if gain.is_clear else 0
 
   def told(gain: Summary) -> str:
     if not gain.is_clear:
-      return f"changes nothing clearly ({gain:+} points)"
-    return f"{outcome(gain)} {gain:abs} points"
+      return f"changes nothing that is clear ({gain.signed} points)"
+    verb = "gains" if gain.mean > 0 else "loses"
+    return f"{verb} {_points(abs(gain.mean), gain.std)} points"
 
-  meaning = _MEANING.get(
-    (outcome(equal_labelled), outcome(equal_total)),
-    "the two comparisons leave it open",
-  )
+  if equal_labelled.count < 2:
+    meaning = "one seed has no spread, so nothing can be said"
+  else:
+    meaning = _MEANING.get(
+      (sign(equal_labelled), sign(equal_total)),
+      "the two comparisons leave it open",
+    )
   return (
     f"At equal labelled steps pre-training {told(equal_labelled)}; at equal "
     f"total steps it {told(equal_total)}: {meaning}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,14 +32,14 @@ def curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
   """Curves of training, mean over seeds with the range as a band.
 
   Args:
-    panels: each {"title", "ylabel", "curves": name → Curve} and, where there
-      is one, "chance": name → the level to draw dotted in the same colour;
-      "percent" for shares.
+    panels: two a row, each {"title", "ylabel", "curves": name → Curve} and,
+      where there is one, "chance": name → the level to draw dotted in the same
+      colour; "percent" for shares.
   """
-  figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-  for axes, panel in zip(
-    np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
-  ):
+  rows, columns = math.ceil(len(panels) / 2), min(2, len(panels))
+  figure = Figure(figsize=(5.4 * columns, 3.4 * rows), layout="constrained")
+  places = figure.subplots(rows, columns, squeeze=False)
+  for axes, panel in zip(places.flat, panels, strict=False):
     scale = 100 if panel.get("percent") else 1
     for colour, (name, (steps, values)) in zip(
       COLOURS, panel["curves"].items(), strict=False

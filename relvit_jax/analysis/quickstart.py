@@ -20,7 +20,7 @@ from tqdm import tqdm
 from relvit_jax import config
 from relvit_jax.analysis import comparison, quickstart_page, report
 from relvit_jax.data import sources
-from relvit_jax.training import loop, objectives, partitioning
+from relvit_jax.training import loop, metrics, partitioning
 from relvit_jax.training.stage import Stage
 
 PRETRAIN_FACTOR = 4  # Steps without labels for one with.
@@ -43,7 +43,7 @@ def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
   """
   began = time.perf_counter()
   workdir.mkdir(parents=True, exist_ok=True)
-  splits = sources.digits()
+  splits = sources.load(config.load("digits").data.name)
   arms = make_arms(splits, steps)
   supervised, relvit, longer = arms
   print(_headline(splits, relvit))
@@ -78,8 +78,7 @@ def make_arms(
   splits: dict[str, sources.Split], steps: int
 ) -> tuple[comparison.Arm, comparison.Arm, comparison.Arm]:
   """(supervised, RelViT, supervised for as long as RelViT)."""
-  mesh = _mesh()
-  long = (PRETRAIN_FACTOR + 1) * steps
+  stages: dict[str, Stage] = {}
 
   def stage(name: str, num_steps: int) -> Stage:
     settings = config.load(f"digits:{name}")
@@ -87,18 +86,23 @@ def make_arms(
     # Ten points a curve, wherever a dispatch ends.
     dispatch = settings.steps_per_dispatch
     settings.eval_every = max(dispatch, num_steps // 10 // dispatch * dispatch)
-    return Stage(settings, splits, mesh)
+    # Fine-tuning and supervised training are one recipe, compiled once.
+    recipe = settings.to_json(sort_keys=True)
+    if recipe not in stages:
+      stages[recipe] = Stage(settings, splits, _mesh(settings))
+    return stages[recipe]
 
-  short = stage("supervised", steps)
   return (
-    comparison.Arm("supervised", None, short),
+    comparison.Arm("supervised", None, stage("supervised", steps)),
     comparison.Arm(
       "RelViT pre-training → fine-tuning",
       stage("pretrain", PRETRAIN_FACTOR * steps),
       stage("finetune", steps),
     ),
     comparison.Arm(
-      "supervised, as long as both", None, stage("supervised", long)
+      "supervised, as long as both",
+      None,
+      stage("supervised", (PRETRAIN_FACTOR + 1) * steps),
     ),
   )
 
@@ -118,7 +122,7 @@ def arms_table(
         f"{arm.labelled_steps:,}",
         f"{arm.all_steps:,}",
         f"{comparison.summarise([r.accuracy for r in runs[arm.name]])}",
-        "" if arm is reference else f"{gain:+}",
+        "" if arm is reference else gain.signed,
       )
     )
   return report.Table(
@@ -127,13 +131,11 @@ def arms_table(
   )
 
 
-def _mesh() -> Mesh:
-  """As many devices as share the batch evenly: it is a small one."""
+def _mesh(settings: Any) -> Mesh:
+  """As many devices as share the batches evenly: they are small ones."""
   devices = jax.devices()
-  batch_size = config.load("digits:supervised").batch_size
-  return partitioning.make_mesh(
-    devices=devices[: math.gcd(len(devices), batch_size)]
-  )
+  count = math.gcd(len(devices), settings.batch_size, settings.eval_batch_size)
+  return partitioning.make_mesh(settings.mesh.fsdp, devices[:count])
 
 
 def _run_seeds(
@@ -147,8 +149,8 @@ def _run_seeds(
     ) as bar:
       bar.set_description(f"{arm.name}, seed {seed}")
 
-      def advance(done: int, metrics: loop.Metrics, bar: tqdm = bar) -> None:
-        bar.set_postfix(loss=f"{metrics['loss_total']:.3f}", refresh=False)
+      def advance(done: int, means: loop.Means, bar: tqdm = bar) -> None:
+        bar.set_postfix(loss=f"{means['loss_total']:.3f}", refresh=False)
         bar.update(done - bar.n)
 
       runs.append(comparison.run_arm(arm, seed, test, advance))
@@ -170,7 +172,7 @@ def _pretext_scores(
     assert run.pretrain_history is not None
     real.append(run.pretrain_history.last)
     empty.append(stage.evaluate(run.pretrained, nothing))
-  chance = objectives.chance(stage.config.tasks, stage.grid_size)
+  chance = metrics.chance(stage.config.tasks, stage.grid_size)
   return {
     metric: {
       "test": comparison.summarise([scores[metric] for scores in real]),

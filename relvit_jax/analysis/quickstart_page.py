@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from relvit_jax import grid
 from relvit_jax.analysis import comparison, figures, report, similarity
 from relvit_jax.data import sources
-from relvit_jax.training import objectives
+from relvit_jax.training import metrics
 from relvit_jax.training.stage import Stage
 
 
@@ -73,7 +73,8 @@ def _sections(
       "What pre-training learns",
       "Without positional embeddings the model has to find out from the "
       "pixels where each patch sits. Chance is the best answer that looks "
-      "at nothing; a blank image shows that nothing leaks.",
+      "at nothing; a model that answers better than that on blank images "
+      "does not look.",
       table=pretext,
     ),
     report.Section(
@@ -114,7 +115,7 @@ def _curves(
   relvit = arms[1]
   assert relvit.pretrain
   pretrain = [run.pretrain_history for run in runs[relvit.name]]
-  chance = objectives.chance(
+  chance = metrics.chance(
     relvit.pretrain.config.tasks, relvit.pretrain.grid_size
   )
   pretext = {
@@ -141,7 +142,14 @@ def _curves(
         },
       },
       {
-        "title": "pre-training on test images (dotted: chance)",
+        "title": "pre-training loss",
+        "ylabel": "cross entropy",
+        "curves": {
+          name: curve(pretrain, "train", f"loss_{name}") for name in pretext
+        },
+      },
+      {
+        "title": "pre-training accuracy on test images (dotted: chance)",
         "ylabel": "%",
         "percent": True,
         "curves": {

@@ -25,8 +25,8 @@ class Table:
       rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
       return "  ".join([first, *rest])
 
-    rule = "─" * len(line(self.head))
-    return "\n".join([line(self.head), rule, *map(line, self.rows)])
+    tx = "─" * len(line(self.head))
+    return "\n".join([line(self.head), tx, *map(line, self.rows)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+from relvit_jax.commands import CommandError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
@@ -37,12 +39,12 @@ def main(arguments: argparse.Namespace) -> None:
   """Trains, prints the tables, writes the page.
 
   Raises:
-    ValueError: an argument is out of range.
+    CommandError: an argument is out of range.
   """
   if arguments.seeds < 1:
-    raise ValueError(f"--seeds={arguments.seeds} must be at least 1")
+    raise CommandError(f"--seeds={arguments.seeds} must be at least 1")
   if arguments.steps < 100 or arguments.steps % 100:
-    raise ValueError(
+    raise CommandError(
       f"--steps={arguments.steps} must be a multiple of 100, at least 100"
     )
   # JAX, scikit-learn and matplotlib are not needed for a refusal or a --help.

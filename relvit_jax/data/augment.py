@@ -25,6 +25,8 @@ def pad_crop(
   key: PRNGKeyArray, images: Shaped[Array, "B H W C"], padding: int
 ) -> Shaped[Array, "B H W C"]:
   """Shifts each image by up to `padding` pixels; what comes in is black."""
+  if padding < 0:
+    raise ValueError(f"data.crop_padding={padding} must not be negative")
   if padding == 0:
     return images
   batch, height, width, channels = images.shape

@@ -84,7 +84,7 @@ def state_dict(model: RelViT) -> dict[str, np.ndarray]:
   with `strict=False`.
   """
   return {
-    name: array
+    name: np.array(array, order="C")
     for entry in _entries(model)
     for name, array in zip(
       entry.names, entry.to_official(np.asarray(entry.param)), strict=True

@@ -61,23 +61,22 @@ def torch_linear(
 
 
 class PatchEmbed(nnx.Module):
-  """A linear map of each patch's pixels: a convolution without overlap."""
+  """A linear map of each patch's RGB pixels: a convolution without overlap."""
 
   def __init__(
     self,
     patch_size: int,
     embed_dim: int,
     *,
-    channels: int = 3,
     dtype: Dtype = None,
     rngs: nnx.Rngs,
   ):
     self.patch_size = patch_size
     self.proj = torch_linear(
-      patch_size**2 * channels, embed_dim, dtype=dtype, rngs=rngs
+      patch_size**2 * 3, embed_dim, dtype=dtype, rngs=rngs
     )
 
-  def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
+  def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
     return self.proj(grid.patchify(images, self.patch_size))
 
 
@@ -157,6 +156,11 @@ class Mlp(nnx.Module):
     dtype: Dtype = None,
     rngs: nnx.Rngs,
   ):
+    if hidden_dim < 1:
+      raise ValueError(
+        f"an MLP of width {hidden_dim} is none: mlp_ratio times embed_dim="
+        f"{dim} must be at least 1"
+      )
     self.fc1 = nnx.Linear(
       dim, hidden_dim, kernel_init=TRANSFORMER_INIT, dtype=dtype, rngs=rngs
     )

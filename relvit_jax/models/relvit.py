@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -49,9 +50,9 @@ class RelViT(nnx.Module):
         )
       else:
         assert num_classes is not None
-        # Without a class token the classifier reads all patches, flattened.
-        width = dim if backbone.cls_token is not None else num_patches * dim
-        made[task] = heads.LabelHead(width, num_classes, dtype=dtype, rngs=rngs)
+        made[task] = heads.LabelHead(
+          backbone.num_features, num_classes, dtype=dtype, rngs=rngs
+        )
     self.heads = nnx.Dict(made)
 
   @property
@@ -81,7 +82,7 @@ class RelViT(nnx.Module):
     outputs = {}
     for task, head in self.heads.items():
       if task == "label":
-        outputs[task] = head(_label_features(tokens))
+        outputs[task] = head(self.backbone.features(tokens))
       elif task == "relation" or task == "position":
         outputs[task] = head(tokens.patches)
       else:
@@ -92,7 +93,7 @@ class RelViT(nnx.Module):
 def create_model(
   backbone: str = "vit",
   *,
-  image_size: int | tuple[int, int],
+  image_size: Any,
   patch_size: int,
   tasks: Sequence[str] = ("relation", "position"),
   num_classes: int | None = None,
@@ -107,7 +108,7 @@ def create_model(
   Args:
     backbone: "vit_tiny", "vit_small" or "vit_base"; "vit" is the paper's, the
       small one.
-    image_size: pixels, one number for square images or (height, width).
+    image_size: pixels, one whole number for square images or (height, width).
     patch_size: pixels; it must divide the image size.
     tasks: which of relation, distance, angle, position and label to build a
       head for. None is built that is not asked for, so nothing decays unused.
@@ -133,10 +134,9 @@ def create_model(
       f"{', '.join(['vit', *vit.SIZES])}"
     )
   _check_sizes(sizes)
-  size = (image_size, image_size) if isinstance(image_size, int) else image_size
   return RelViT(
     vit.ViT(
-      size,
+      _image_size(image_size),
       patch_size,
       pos_embed=pos_embed,
       cls_token=cls_token,
@@ -151,10 +151,14 @@ def create_model(
   )
 
 
-def _label_features(tokens: layers.Tokens) -> Float[Array, "B F"]:
-  if tokens.cls is not None:
-    return tokens.cls
-  return tokens.patches.reshape(len(tokens.patches), -1)
+def _image_size(given: Any) -> tuple[int, int]:
+  """(height, width) of one number or of two, of any integer type."""
+  sizes = np.ravel(given)
+  if sizes.dtype.kind not in "iu" or len(sizes) not in (1, 2):
+    raise ValueError(
+      f"image_size={given!r} must be one whole number or (height, width)"
+    )
+  return int(sizes[0]), int(sizes[-1])
 
 
 _POSITIVE = ("embed_dim", "depth", "num_heads", "mlp_ratio")
@@ -164,11 +168,11 @@ _RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 def _check_sizes(sizes: dict[str, Any]) -> None:
   for name, value in sizes.items():
     if name in _POSITIVE:
-      if value <= 0:
-        raise ValueError(f"{name}={value} must be positive")
+      if not isinstance(value, (int, float)) or value <= 0:
+        raise ValueError(f"{name}={value!r} must be a positive number")
     elif name in _RATES:
-      if not 0 <= value < 1:
-        raise ValueError(f"{name}={value} must be in [0, 1)")
+      if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r} must be in [0, 1)")
     else:
       raise ValueError(
         f"{name}={value!r} is no size of a ViT; there are "

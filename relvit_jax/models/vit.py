@@ -81,6 +81,19 @@ class ViT(nnx.Module):
     )
     self.norm = layers.layer_norm(embed_dim, dtype=dtype, rngs=rngs)
 
+  @property
+  def num_features(self) -> int:
+    """Width of `features`: D with a class token, N · D without."""
+    if self.cls_token is not None:
+      return self.embed_dim
+    return self.grid_size[0] * self.grid_size[1] * self.embed_dim
+
+  def features(self, tokens: layers.Tokens) -> Float[Array, "B F"]:
+    """What a classifier reads: the class token, or all patches flattened."""
+    if tokens.cls is not None:
+      return tokens.cls
+    return tokens.patches.reshape(len(tokens.patches), -1)
+
   def __call__(
     self,
     images: Float[Array, "B H W C"],
@@ -124,10 +137,10 @@ class ViT(nnx.Module):
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B T D"]:
-    if images.shape[1:3] != self.image_size:
+    if images.shape[1:] != (*self.image_size, 3):
       height, width = self.image_size
       raise ValueError(
-        f"images of shape {images.shape} are not [B, {height}, {width}, C], "
+        f"images of shape {images.shape} are not [B, {height}, {width}, 3], "
         "for which this model was made"
       )
     x = self.patch_embed(images)

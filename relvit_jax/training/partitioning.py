@@ -52,13 +52,17 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
   )
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-  """Raises unless every device gets the same number of images."""
-  if batch_size % mesh.size:
+def check_batch(key: str, batch_size: int, mesh: Mesh) -> None:
+  """Raises unless every device gets the same number of images, at least one.
+
+  Args:
+    key: of the config, for the message.
+  """
+  if batch_size < 1 or batch_size % mesh.size:
     below = batch_size // mesh.size * mesh.size
-    nearest = [n for n in (below, below + mesh.size) if n]
+    nearest = [n for n in (below, below + mesh.size) if n > 0]
     raise ValueError(
-      f"batch_size={batch_size} must be a multiple of the {mesh.size} devices, "
+      f"{key}={batch_size} must be a multiple of the {mesh.size} devices, "
       f"such as {' or '.join(map(str, nearest))}"
     )
 

@@ -33,7 +33,7 @@ class Stage:
     config: as given.
     num_steps: how long a run is.
     grid_size: (rows, columns) of patches.
-    structure: of the model, to merge with arrays (`step.merge_model`).
+    graphdef: of the model, to merge with arrays (`step.merge_model`).
   """
 
   def __init__(
@@ -49,13 +49,9 @@ class Stage:
       splits: of the data set, train among them.
       mesh: the devices, from `partitioning.make_mesh`.
     """
-    partitioning.check_batch(config.batch_size, mesh)
-    partitioning.check_batch(config.eval_batch_size, mesh)
-    if config.num_steps % config.steps_per_dispatch:
-      raise ValueError(
-        f"num_steps={config.num_steps} must be a multiple of "
-        f"steps_per_dispatch={config.steps_per_dispatch}"
-      )
+    for key in ("batch_size", "eval_batch_size"):
+      partitioning.check_batch(key, config[key], mesh)
+    _check_steps(config)
     self.config = config
     self.mesh = mesh
     self.num_steps = config.num_steps
@@ -64,26 +60,26 @@ class Stage:
     self._normalise = functools.partial(augment.normalise, mean=mean, std=std)
 
     model = nnx.eval_shape(lambda: self._create(nnx.Rngs(0)))
-    self.structure, _, _ = step.split_model(model)
+    self.graphdef, _, _ = step.split_model(model)
     self.grid_size = model.grid_size
-    rule = optimizer.paper_adamw(
+    tx = optimizer.paper_adamw(
       optimizer.paper_schedule(
         config.optimizer.lr, config.optimizer.end_lr, config.num_steps
       ),
       config.optimizer.weight_decay,
       config.optimizer.clip_norm,
     )
-    init = step.make_init(self._create, rule)
+    init = step.make_init(self._create, tx)
     self._shardings = step.state_shardings(
-      jax.eval_shape(init, jax.random.key(0)), rule, mesh
+      jax.eval_shape(init, jax.random.key(0)), tx, mesh
     )
     self._init = jax.jit(init, out_shardings=self._shardings)
     train_step = step.make_train_step(
-      self.structure, rule, self._objective(), self._augment, self.grid_size
+      self.graphdef, tx, self._objective(), self._augment, self.grid_size
     )
     replicated = partitioning.replicated(mesh)
-    self.block = jax.jit(
-      step.make_block(
+    self.train_steps = jax.jit(
+      step.make_train_steps(
         train_step, config.steps_per_dispatch, config.batch_size, mesh
       ),
       in_shardings=(self._shardings, replicated),
@@ -91,7 +87,7 @@ class Stage:
       donate_argnums=0,
     )
     self._evaluate = evaluate.make_evaluate(
-      self.structure, self._normalise, self.grid_size, mesh
+      self.graphdef, self._normalise, self.grid_size, mesh
     )
 
   def init(self, seed: int) -> step.TrainState:
@@ -116,7 +112,7 @@ class Stage:
 
   def model(self, state: step.TrainState) -> relvit.RelViT:
     """The model with the weights of a state, to call and look into."""
-    return step.merge_model(self.structure, state.params, state.fixed)
+    return step.merge_model(self.graphdef, state.params, state.fixed)
 
   def normalise(self, images: Array) -> Array:
     """Pixels 0..255 → what the model was trained on."""
@@ -151,3 +147,16 @@ class Stage:
     return augment.permute_patches(
       order_key, images, self.config.model.patch_size
     )
+
+
+def _check_steps(config: Any) -> None:
+  """Raises unless dispatches and evaluations end where the run can see it."""
+  dispatch = config.steps_per_dispatch
+  if dispatch < 1:
+    raise ValueError(f"steps_per_dispatch={dispatch} must be at least 1")
+  for key in ("num_steps", "eval_every"):
+    if config[key] < 1 or config[key] % dispatch:
+      raise ValueError(
+        f"{key}={config[key]} must be a multiple of "
+        f"steps_per_dispatch={dispatch}"
+      )

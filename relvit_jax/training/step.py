@@ -15,9 +15,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from relvit_jax.data import feed
 from relvit_jax.models.relvit import RelViT
-from relvit_jax.training import objectives, partitioning
+from relvit_jax.training import metrics, partitioning
 
 Params = dict[str, Any]
+
+# What a run draws from its key, each from a key of its own.
+_ORDER, _NOISE = 0, 1
 
 # (key, uint8 images) → (normalised images, permutation of patches or None).
 Augment = Callable[[PRNGKeyArray, Array], tuple[Array, Array | None]]
@@ -47,14 +50,14 @@ class TrainState:
 
 
 def split_model(model: RelViT) -> tuple[Any, Params, Params]:
-  """(structure, trained arrays, fixed arrays), the arrays as nested dicts."""
-  structure, params, fixed = nnx.split(model, nnx.Param, ...)
-  return structure, nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
+  """(graphdef, trained arrays, fixed arrays), the arrays as nested dicts."""
+  graphdef, params, fixed = nnx.split(model, nnx.Param, ...)
+  return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
 
 
-def merge_model(structure: Any, params: Params, fixed: Params) -> RelViT:
+def merge_model(graphdef: Any, params: Params, fixed: Params) -> RelViT:
   """The inverse of `split_model`; inside jit it costs nothing."""
-  return nnx.merge(structure, nnx.State(params), nnx.State(fixed))
+  return nnx.merge(graphdef, nnx.State(params), nnx.State(fixed))
 
 
 def make_init(
@@ -78,45 +81,46 @@ def make_init(
 
 
 def make_train_step(
-  structure: Any,
+  graphdef: Any,
   optimizer: optax.GradientTransformation,
   objective: Objective,
   augment: Augment,
   grid_size: tuple[int, int],
-) -> Callable[[TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]]:
+) -> Callable[[TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]]:
   """(state, batch) → (next state, metrics as sums and counts).
 
   A batch is {"image": uint8 [B,H,W,3], "label": [B]}. The metrics are
-  `loss_<task>` and `loss_total`, those of `objectives.metrics`, and
+  `loss_<task>` and `loss_total`, those of `metrics.measure`, and
   `gradient_norm` before clipping.
   """
 
   def train_step(
     state: TrainState, batch: feed.Batch
-  ) -> tuple[TrainState, objectives.Metrics]:
+  ) -> tuple[TrainState, metrics.Metrics]:
     # Resuming never reuses noise: the step is part of the key.
-    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+    noise = jax.random.fold_in(state.key, _NOISE)
+    keys = jax.random.split(jax.random.fold_in(noise, state.step), 3)
     images, permutation = augment(keys[0], batch["image"])
 
-    def loss(params: Params) -> tuple[Array, objectives.Metrics]:
-      model = merge_model(structure, params, state.fixed)
+    def loss(params: Params) -> tuple[Array, metrics.Metrics]:
+      model = merge_model(graphdef, params, state.fixed)
       outputs = model(images, train=True, rngs=nnx.Rngs(dropout=keys[1]))
       by_task = objective(
         outputs, {"label": batch["label"]}, permutation=permutation, key=keys[2]
       )
-      metrics = objectives.metrics(
+      measured = metrics.measure(
         outputs, {"label": batch["label"]}, grid_size, permutation=permutation
       )
       count = jnp.asarray(len(images), jnp.float32)
-      metrics |= {
+      measured |= {
         f"loss_{task}": (value * count, count)
         for task, value in by_task.items()
       }
-      return by_task["total"], metrics
+      return by_task["total"], measured
 
-    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
+    gradients, measured = jax.grad(loss, has_aux=True)(state.params)
     norm = optax.tree.norm(gradients)
-    metrics["gradient_norm"] = (norm, jnp.ones_like(norm))
+    measured["gradient_norm"] = (norm, jnp.ones_like(norm))
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
@@ -125,19 +129,19 @@ def make_train_step(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       opt_state=opt_state,
-    ), metrics
+    ), measured
 
   return train_step
 
 
-def make_block(
+def make_train_steps(
   train_step: Callable[
-    [TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]
+    [TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]
   ],
   num_steps: int,
   batch_size: int,
   mesh: Mesh,
-) -> Callable[[TrainState, feed.Batch], tuple[TrainState, objectives.Metrics]]:
+) -> Callable[[TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]]:
   """(state, resident split) → (state, metrics [num_steps] each).
 
   The split lies on the device; batches are drawn and the steps taken in one
@@ -145,23 +149,27 @@ def make_block(
   """
   sharding = partitioning.batch_sharding(mesh)
 
-  def block(
+  def train_steps(
     state: TrainState, split: feed.Batch
-  ) -> tuple[TrainState, objectives.Metrics]:
+  ) -> tuple[TrainState, metrics.Metrics]:
     indices = feed.batch_indices(
-      state.key, state.step, num_steps, batch_size, len(split["image"])
+      jax.random.fold_in(state.key, _ORDER),
+      state.step,
+      num_steps,
+      batch_size,
+      len(split["image"]),
     )
 
     def one(
       state: TrainState, chosen: Array
-    ) -> tuple[TrainState, objectives.Metrics]:
+    ) -> tuple[TrainState, metrics.Metrics]:
       batch = jax.tree.map(lambda array: array[chosen], split)
       batch = jax.lax.with_sharding_constraint(batch, sharding)
       return train_step(state, batch)
 
     return jax.lax.scan(one, state, indices)
 
-  return block
+  return train_steps
 
 
 def state_shardings(state: Any, optimizer: Any, mesh: Mesh) -> Any:

@@ -1,0 +1,130 @@
+"""Metrics that tell a person something, and what chance would score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Shaped
+from numpy.typing import ArrayLike
+
+from relvit_jax import grid
+from relvit_jax.training import objectives
+
+# A metric is a sum and a count, so that batches, devices and hosts add up;
+# arrays on the device or, once fetched, on the host.
+Metrics = dict[str, tuple[Any, Any]]
+
+
+def measure(
+  outputs: Mapping[str, ArrayLike],
+  labels: Mapping[str, ArrayLike],
+  grid_size: Sequence[int],
+  *,
+  permutation: ArrayLike | None = None,
+  mask: Bool[Any, " B"] | None = None,
+) -> Metrics:
+  """Accuracies and errors as sums and counts of images.
+
+  relation_accuracy, position_accuracy, label_top1 and label_top5 are shares;
+  distance_error is the mean error in patches, angle_error in the scaled unit
+  of `grid.angles`, whose range is 2. Compare with `chance`.
+
+  Args:
+    mask: false for the padding of a last batch, which then does not count.
+  """
+  outputs, wanted = objectives.prepare(outputs, labels, grid_size, permutation)
+  per_image = {}
+  for task, output in outputs.items():
+    target = wanted[task]
+    if task == "relation":
+      hit = jnp.argmax(output, axis=1) == target
+      per_image["relation_accuracy"] = jnp.mean(hit, axis=(1, 2))
+    elif task == "position":
+      hit = jnp.argmax(output, axis=-1) == target
+      per_image["position_accuracy"] = jnp.mean(hit, axis=1)
+    elif task == "label":
+      # Strictly below the label's score: a tie or a NaN earns nothing.
+      score = jnp.take_along_axis(output, target[:, None], axis=-1)
+      beaten = jnp.sum(output < score, axis=-1)
+      num_classes = output.shape[-1]
+      per_image["label_top1"] = beaten >= num_classes - 1
+      per_image["label_top5"] = beaten >= num_classes - 5
+    else:
+      error = jnp.mean(jnp.abs(output - target), axis=(1, 2))
+      if task == "distance":
+        # From the scaled unit, whose range is 2, to patches.
+        error = error * (grid.max_distance(grid_size) / 2)
+      per_image[f"{task}_error"] = error
+  return {name: _counted(value, mask) for name, value in per_image.items()}
+
+
+def means(batches: Iterable[Metrics]) -> dict[str, float]:
+  """Sums and counts of many batches → one number a metric, in float64.
+
+  Raises:
+    ValueError: there is nothing to count.
+  """
+  totals: dict[str, np.ndarray] = {}
+
+  def add(metrics: Metrics) -> None:
+    for name, (value, count) in jax.device_get(metrics).items():
+      # A leaf is a scalar, or one number for each step of a dispatch.
+      pair = np.array([np.sum(value, dtype=float), np.sum(count, dtype=float)])
+      totals[name] = totals.get(name, 0) + pair
+
+  # One batch late, so that the device always has its next one.
+  waiting = None
+  for metrics in batches:
+    if waiting is not None:
+      add(waiting)
+    waiting = metrics
+  if waiting is not None:
+    add(waiting)
+  if not totals:
+    raise ValueError("there are no batches to evaluate")
+  return {name: float(value / count) for name, (value, count) in totals.items()}
+
+
+def chance(
+  tasks: Iterable[str],
+  grid_size: Sequence[int],
+  num_classes: int | None = None,
+) -> dict[str, float]:
+  """What the best answer that looks at nothing scores in each metric.
+
+  The most frequent relation, one place for all patches, the median distance
+  and angle; 19.1 % for the relations of 8×8 patches.
+  """
+  result = {}
+  for task in tasks:
+    if task == "relation":
+      counts = np.bincount(grid.relations(*grid_size).ravel())
+      result["relation_accuracy"] = float(counts.max() / counts.sum())
+    elif task == "position":
+      result["position_accuracy"] = 1 / (grid_size[0] * grid_size[1])
+    elif task == "label":
+      if not num_classes:
+        raise ValueError(f"num_classes={num_classes}: the label task needs it")
+      result["label_top1"] = 1 / num_classes
+      result["label_top5"] = min(1.0, 5 / num_classes)
+    else:
+      table = {"distance": grid.distances, "angle": grid.angles}[task]
+      values = table(*grid_size)
+      error = float(np.abs(values - np.median(values)).mean())
+      scale = grid.max_distance(grid_size) / 2 if task == "distance" else 1
+      result[f"{task}_error"] = error * float(scale)
+  return result
+
+
+def _counted(
+  per_image: Shaped[Array, " B"], mask: Bool[Any, " B"] | None
+) -> tuple[Array, Array]:
+  values = per_image.astype(jnp.float32)
+  if mask is None:
+    mask = jnp.ones(values.shape, bool)
+  keep = jnp.asarray(mask, jnp.float32)
+  return jnp.sum(values * keep), jnp.sum(keep)
