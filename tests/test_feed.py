@@ -19,7 +19,7 @@ def stream(num_steps, batch_size, num_examples, first=0):
   )
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(1, 9), st.integers(1, 12))
 def test_every_epoch_shows_every_example_once(batch_size, num_examples):
   seen = stream(num_examples * 2, batch_size, num_examples).ravel()
@@ -27,7 +27,7 @@ def test_every_epoch_shows_every_example_once(batch_size, num_examples):
     assert sorted(epoch) == list(range(num_examples))
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 40))
 def test_where_a_dispatch_begins_does_not_matter(batch, examples, first):
   np.testing.assert_array_equal(

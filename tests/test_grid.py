@@ -121,7 +121,7 @@ def test_distances_and_angles_are_symmetric_and_scaled(size):
       assert table.max() == 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(SIZES, st.integers(0, 2**32 - 1))
 def test_targets_of_permuted_coordinates_are_the_permuted_tables(size, seed):
   random = np.random.default_rng(seed)

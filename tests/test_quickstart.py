@@ -6,6 +6,62 @@ import matplotlib.image
 import pytest
 
 from relvit_jax import cli
+from relvit_jax.analysis import comparison, quickstart
+from relvit_jax.analysis.comparison import Summary
+from relvit_jax.data import sources
+from relvit_jax.training import loop, step
+
+NO_STATE = step.TrainState(None, None, {}, {}, ())
+
+
+def runs_of(*accuracies):
+  return [
+    comparison.Run(
+      seed=seed,
+      seconds=1.0,
+      labelled=NO_STATE,
+      history=loop.History(evaluation={100: {"label_top1": accuracy}}),
+    )
+    for seed, accuracy in enumerate(accuracies)
+  ]
+
+
+def test_the_table_of_arms():
+  arms = quickstart.make_arms(sources.digits(), 100)
+  short, relvit, long = (arm.name for arm in arms)
+  runs = {
+    short: runs_of(0.60, 0.70),
+    relvit: runs_of(0.80, 0.80),
+    long: runs_of(0.90, 0.92),
+  }
+  assert str(quickstart.arms_table(arms, runs, arms[1])).splitlines()[2:] == [
+    "supervised                                 100        100       65.0 ± 7.1"
+    "    +15.0 ± 7.1",
+    "RelViT pre-training → fine-tuning          100        500       80.0 ± 0.0"
+    "               ",
+    "supervised, as long as both                500        500       91.0 ± 1.4"
+    "    -11.0 ± 1.4",
+  ]
+
+
+def test_fine_tuning_and_supervised_training_are_compiled_as_one():
+  supervised, relvit, _ = quickstart.make_arms(sources.digits(), 100)
+  assert relvit.labelled is supervised.labelled
+
+
+def test_the_table_of_what_pretraining_learns():
+  pretext = {
+    name: {
+      "test": Summary(0.36, 0.01, 5),
+      "chance": 0.141,
+      "blank": Summary(0.12, 0.02, 5),
+    }
+    for name in ("relation_accuracy", "position_accuracy")
+  }
+  table = quickstart.pretext_table(pretext, (4, 4))
+  assert table.head[1:] == ("test accuracy %", "chance", "blank images")
+  for row in table.rows:
+    assert row[1:] == ("36.0 ± 1.0", "14.1", "12.0 ± 2.0")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +98,9 @@ def test_the_numbers_are_those_of_three_arms(finished):
   ]
   for arm in arms:
     assert [run["seed"] for run in arm["runs"]] == [0, 1]
-    for run in arm["runs"]:
+    first, second = arm["runs"]
+    assert first["evaluation"] != second["evaluation"]
+    for run in (first, second):
       assert 0 < run["test_accuracy"] < 1
   for scores in results["pretext"].values():
     assert scores["test"] > 1.2 * scores["chance"]

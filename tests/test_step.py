@@ -127,7 +127,7 @@ def test_the_step_follows_the_gradient(training):
     labels = {"label": batch()["label"]}
     return objectives.losses(outputs, labels, (4, 4))["total"]
 
-  gradients = jax.grad(loss)(state.params)
+  gradients = jax.jit(jax.grad(loss))(state.params)
   for ours, theirs in zip(
     jax.tree.leaves(moved), jax.tree.leaves(gradients), strict=True
   ):

@@ -58,7 +58,7 @@ def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
   pretext = _pretext_scores(relvit.pretrain, ours, splits["test"])
   tables = (
     arms_table(arms, runs, relvit),
-    _pretext_table(pretext, relvit.pretrain.grid_size),
+    pretext_table(pretext, relvit.pretrain.grid_size),
   )
   print(f"\n{tables[0]}\n\n{tables[1]}\n\n{verdict}\n")
 
@@ -183,9 +183,10 @@ def _pretext_scores(
   }
 
 
-def _pretext_table(
+def pretext_table(
   pretext: dict[str, dict[str, Any]], grid_size: tuple[int, int]
 ) -> report.Table:
+  """What pre-training learned, beside chance and a blank image."""
   height, width = grid_size
   return report.Table(
     (
