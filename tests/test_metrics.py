@@ -52,6 +52,13 @@ def test_top1_and_top5_give_nothing_for_a_tie_or_nan():
   assert measured["label_top5"] == (2, 5)
 
 
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_never_right(label):
+  scores = jnp.asarray(one_hot([9], 10))
+  measured = metrics.measure({"label": scores}, {"label": [label]}, (2, 2))
+  assert measured["label_top1"] == measured["label_top5"] == (0, 1)
+
+
 def test_the_mask_leaves_padding_out():
   scores = jnp.asarray(one_hot([0, 0, 0], 10))
   measured = metrics.measure(

@@ -207,3 +207,5 @@ def test_lists_do_as_well_as_tuples_and_arrays():
   listed = objectives.losses(outputs, {}, [2, 2], permutation=order)
   plain = objectives.losses(outputs, {}, (2, 2), permutation=np.array(order))
   assert listed["total"] == plain["total"]
+  error, _ = metrics.measure(outputs, {}, [2, 2])["distance_error"]
+  assert error > 0

@@ -47,8 +47,12 @@ def measure(
       hit = jnp.argmax(output, axis=-1) == target
       per_image["position_accuracy"] = jnp.mean(hit, axis=1)
     elif task == "label":
-      # Strictly below the label's score: a tie or a NaN earns nothing.
-      score = jnp.take_along_axis(output, target[:, None], axis=-1)
+      # Strictly below the label's score: a tie, a NaN or a label that is no
+      # class earns nothing.
+      score = jnp.take_along_axis(
+        output, target[:, None], axis=-1, mode="fill", fill_value=jnp.nan
+      )
+      score = jnp.where(target[:, None] < 0, jnp.nan, score)
       beaten = jnp.sum(output < score, axis=-1)
       num_classes = output.shape[-1]
       per_image["label_top1"] = beaten >= num_classes - 1
@@ -56,8 +60,7 @@ def measure(
     else:
       error = jnp.mean(jnp.abs(output - target), axis=(1, 2))
       if task == "distance":
-        # From the scaled unit, whose range is 2, to patches.
-        error = error * (grid.max_distance(grid_size) / 2)
+        error = error * _patches_per_unit(grid_size)
       per_image[f"{task}_error"] = error
   return {name: _counted(value, mask) for name, value in per_image.items()}
 
@@ -115,9 +118,15 @@ def chance(
       table = {"distance": grid.distances, "angle": grid.angles}[task]
       values = table(*grid_size)
       error = float(np.abs(values - np.median(values)).mean())
-      scale = grid.max_distance(grid_size) / 2 if task == "distance" else 1
+      scale = _patches_per_unit(grid_size) if task == "distance" else 1
       result[f"{task}_error"] = error * float(scale)
   return result
+
+
+def _patches_per_unit(grid_size: Sequence[int]) -> float:
+  """Patches in a unit of the scaled distance, whose range is 2."""
+  height, width = grid_size
+  return float(grid.max_distance((height, width))) / 2
 
 
 def _counted(

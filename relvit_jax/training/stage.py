@@ -132,7 +132,7 @@ class Stage:
     return functools.partial(
       objectives.losses,
       grid_size=self.grid_size,
-      weights={task: loss.weights[task] for task in self.config.tasks},
+      weights=loss.weights.to_dict(),
       label_smoothing=loss.label_smoothing,
       relation_smoothing=loss.relation_smoothing,
       relation_dropout=loss.relation_dropout,
