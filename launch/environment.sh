@@ -43,6 +43,14 @@ case "$accelerator" in
   *) fail "RELVIT_ACCELERATOR=$accelerator must be cpu, cuda12, cuda13 or tpu" ;;
 esac
 
+# pip only warns of an extra that does not exist, and goes on without it.
+known=$(awk '/^\[/ { inside = /extras_require/ } inside && /^[a-z]/ { print $1 }' \
+  setup.cfg)
+for extra in ${extras//,/ }; do
+  grep -qx "$extra" <<< "$known" \
+    || fail "there is no extra '$extra'; there are ${known//$'\n'/, }"
+done
+
 # Debian's python3 comes without ensurepip: there the outer pip installs.
 pip=(.venv/bin/python -m pip)
 if python3 -c 'import ensurepip' 2> /dev/null; then

@@ -45,8 +45,8 @@ def test_wrong_numbers_are_refused(arguments, message, capsys):
 def test_a_workdir_that_is_a_file_is_refused(tmp_path, capsys):
   path = tmp_path / "taken"
   path.write_text("")
-  assert cli.main(["quickstart", "--workdir", str(path)]) == 1
-  assert "taken" in capsys.readouterr().err
+  assert cli.main(["quickstart", "--workdir", str(path)]) == 2
+  assert f"--workdir={path} is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["quickstart", "--help"]])

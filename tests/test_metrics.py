@@ -52,9 +52,11 @@ def test_top1_and_top5_give_nothing_for_a_tie_or_nan():
   assert measured["label_top5"] == (2, 5)
 
 
-@pytest.mark.parametrize("label", [-1, 10])
-def test_a_label_that_is_no_class_is_never_right(label):
-  scores = jnp.asarray(one_hot([9], 10))
+@pytest.mark.parametrize(
+  ("label", "num_classes"), [(-1, 10), (10, 10), (-1, 3), (3, 3)]
+)
+def test_a_label_that_is_no_class_is_never_right(label, num_classes):
+  scores = jnp.asarray(one_hot([num_classes - 1], num_classes))
   measured = metrics.measure({"label": scores}, {"label": [label]}, (2, 2))
   assert measured["label_top1"] == measured["label_top5"] == (0, 1)
 

@@ -47,6 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
     raise CommandError(
       f"--steps={arguments.steps} must be a multiple of 100, at least 100"
     )
+  if arguments.workdir.exists() and not arguments.workdir.is_dir():
+    raise CommandError(f"--workdir={arguments.workdir} is a file, not a folder")
   # JAX, scikit-learn and matplotlib are not needed for a refusal or a --help.
   from relvit_jax.analysis import quickstart
 

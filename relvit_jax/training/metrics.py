@@ -53,10 +53,10 @@ def measure(
         output, target[:, None], axis=-1, mode="fill", fill_value=jnp.nan
       )
       score = jnp.where(target[:, None] < 0, jnp.nan, score)
-      beaten = jnp.sum(output < score, axis=-1)
-      num_classes = output.shape[-1]
-      per_image["label_top1"] = beaten >= num_classes - 1
-      per_image["label_top5"] = beaten >= num_classes - 5
+      not_beaten = jnp.sum(~(output < score), axis=-1)  # Itself among them.
+      known = ~jnp.isnan(score[:, 0])
+      per_image["label_top1"] = known & (not_beaten <= 1)
+      per_image["label_top5"] = known & (not_beaten <= 5)
     else:
       error = jnp.mean(jnp.abs(output - target), axis=(1, 2))
       if task == "distance":
