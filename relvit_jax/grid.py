@@ -22,6 +22,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int, Integer, Shaped
 
+from relvit_jax import resize
+
 # NumPy in, NumPy out; JAX in, JAX out.
 Arrays = TypeVar("Arrays", np.ndarray, jax.Array)
 
@@ -187,6 +189,8 @@ def mega_patches(
   row_cuts: Integer[np.ndarray | jax.Array, "*R"],
   column_cuts: Integer[np.ndarray | jax.Array, "*K"],
   patch_size: int,
+  *,
+  antialias: bool = True,
 ) -> Float[jax.Array, "B h w C"]:
   """Cuts images along an uneven grid and shrinks each part to one patch.
 
@@ -196,10 +200,12 @@ def mega_patches(
       ascending; [S-1] or, for each image its own, [B, S-1]. May be traced.
     column_cuts: the same between columns, from the left.
     patch_size: pixels.
+    antialias: False leaves pixels out where a part shrinks to less than half,
+      as the torchvision (0.9.1) that the official code was released with.
 
   Returns:
-    S·patch_size pixels to each side, bilinear with antialiasing; the parts of
-    an image keep their order.
+    S·patch_size pixels to each side, bilinear; the parts of an image keep
+    their order.
   """
   _, height, width, _ = images.shape
   grid_size = grid_of((height, width), patch_size)
@@ -207,15 +213,11 @@ def mega_patches(
     ("row_cuts", "column_cuts"), (row_cuts, column_cuts), grid_size, strict=True
   ):
     _check_cuts(name, cuts, count)
-  rows = _shrink_weights(jnp.asarray(row_cuts), height, patch_size)
-  columns = _shrink_weights(jnp.asarray(column_cuts), width, patch_size)
-  return jnp.einsum(
-    "bih,bhwc,bjw->bijc",
-    jnp.broadcast_to(rows, (len(images), *rows.shape[1:])),
-    jnp.asarray(images),
-    jnp.broadcast_to(columns, (len(images), *columns.shape[1:])),
-    precision=jax.lax.Precision.HIGHEST,
+  rows, columns = (
+    _shrink_weights(jnp.asarray(cuts), length, patch_size, antialias)
+    for cuts, length in ((row_cuts, height), (column_cuts, width))
   )
+  return resize.weighted_sums(jnp.asarray(images), rows, columns)
 
 
 def _check_cuts(
@@ -233,27 +235,17 @@ def _check_cuts(
 
 
 def _shrink_weights(
-  cuts: Integer[jax.Array, "*S"], length: int, patch_size: int
+  cuts: Integer[jax.Array, "*S"], length: int, patch_size: int, antialias: bool
 ) -> Float[jax.Array, "B out length"]:
-  """What each pixel along an axis of `mega_patches` takes from the image's.
-
-  A triangle around the pixel's centre, as wide as the part is shrunk, of the
-  pixels of its own part only, scaled to a sum of 1.
-  """
+  """What each pixel along an axis of `mega_patches` takes from the image's."""
   cuts = jnp.atleast_2d(cuts).astype(jnp.int32) * patch_size
   inner = ((0, 0), (1, 0)), ((0, 0), (0, 1))
   starts = jnp.pad(cuts, inner[0])  # [B, S]
   sizes = jnp.pad(cuts, inner[1], constant_values=length) - starts
-  start, size = (
-    jnp.repeat(part, patch_size, axis=1)[:, :, None] for part in (starts, sizes)
+  weights = resize.axis_weights(
+    starts, sizes, patch_size, length, antialias=antialias
   )
-  scale = size / patch_size
-  pixel = jnp.arange(length)[None, None, :] - start  # Within the part.
-  target = jnp.tile(jnp.arange(patch_size), starts.shape[1])[None, :, None]
-  centre = (target + 0.5) * scale
-  weights = jnp.maximum(0, 1 - jnp.abs(pixel + 0.5 - centre) / scale)
-  weights = jnp.where((pixel >= 0) & (pixel < size), weights, 0)
-  return weights / jnp.sum(weights, axis=-1, keepdims=True)
+  return weights.reshape(len(cuts), -1, length)
 
 
 def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:

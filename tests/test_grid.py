@@ -185,6 +185,48 @@ def test_mega_patches_of_each_image_by_its_own_cuts():
     np.testing.assert_allclose(together[i], alone[0], atol=1e-6)
 
 
+# torchvision 0.28's resize of each part, with and without antialias; the images
+# are 0.7·i modulo 1.1 in reading order, to be told apart by eye.
+MEGA_PATCHES = {
+  True: [
+    [0.342857, 0.657143, 0.471429, 0.628571],
+    [0.442857, 0.285714, 0.571429, 0.728571],
+    [0.491071, 0.451786, 0.580357, 0.482143],
+    [0.446429, 0.603571, 0.476786, 0.4375],
+  ],
+  False: [
+    [0.35, 0.65, 0.4, 0.7],
+    [0.45, 0.2, 0.5, 0.8],
+    [0.65, 0.4, 0.7, 0.45],
+    [0.4, 0.7, 0.45, 0.2],
+  ],
+}
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_mega_patches_equal_those_of_torchvision(antialias):
+  image = (np.arange(64) * 7 % 11 / 10).astype(np.float32)
+  small = grid.mega_patches(
+    image.reshape(1, 8, 8, 1),
+    np.array([1]),
+    np.array([2]),
+    2,
+    antialias=antialias,
+  )
+  np.testing.assert_allclose(
+    small[0, :, :, 0], MEGA_PATCHES[antialias], atol=1e-6
+  )
+
+
+def test_mega_patches_without_antialias_leave_pixels_out():
+  # One part of three pixels: with antialias all count, without the middle one.
+  image = np.array([0.0, 1.0, 0.0]).reshape(1, 1, 3, 1)
+  none = np.array([], np.int32)
+  for antialias, value in ((True, 3 / 7), (False, 1)):
+    small = grid.mega_patches(image, none, none, 1, antialias=antialias)
+    np.testing.assert_allclose(small[0, 0], [[value]], atol=1e-6)
+
+
 def test_mega_patches_equal_the_official_ones(reference):
   archive = reference("megapatches_side5_img224")
   image = archive["image_chw_u8"].transpose(1, 2, 0)[None] / 255

@@ -1,62 +1,259 @@
-"""What happens to a batch on the device, as pure functions of (key, batch)."""
+"""What happens to the images of a batch on the device.
+
+Pure functions of (keys, images) with a key for each example, so that what
+happens to an image depends neither on its neighbours nor on how devices share
+the batch. `flip` and `pad_crop` keep the type of the pixels; everything else
+turns uint8 0..255 into float32 [0, 1] and keeps the range of floats.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Integer, Key, Shaped
 
-from relvit_jax import grid
+from relvit_jax import resize
+
+# As often torchvision's RandomResizedCrop draws a box before it gives up.
+_TRIES = 10
+
+
+def subkeys(keys: Key[Array, " B"], count: int) -> Key[Array, "{count} B"]:
+  """`count` independent keys of each example: one for each function."""
+  return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)
+
+
+def draw(keys: Key[Array, " B"], *shape: int) -> Float[Array, "B ..."]:
+  """Numbers of each example, uniform in [0, 1).
+
+  One call draws all that a function needs: many small ones cost more.
+  """
+  return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+
+
+def to_float(images: Shaped[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+  """Pixels 0..255 → float32 [0, 1]; floats keep their range."""
+  if images.dtype == jnp.uint8:
+    return images.astype(jnp.float32) / 255
+  if jnp.issubdtype(images.dtype, jnp.floating):
+    return images.astype(jnp.float32)
+  raise TypeError(
+    f"images of type {images.dtype} are neither uint8 0..255 nor floats"
+  )
 
 
 def normalise(
-  images: UInt8[Array, "B H W C"],
+  images: Shaped[Array, "B H W C"],
   mean: Float[np.ndarray, " C"],
   std: Float[np.ndarray, " C"],
 ) -> Float[Array, "B H W C"]:
-  """Pixels 0..255 → (pixel / 255 - mean) / std, as one multiply and one add."""
-  scale = (1 / (255 * std)).reshape(1, 1, 1, -1)
+  """Pixels, uint8 or in [0, 1] → (pixel - mean) / std; both in [0, 1]."""
+  unit = 255 if images.dtype == jnp.uint8 else 1
+  scale = (1 / (unit * std)).reshape(1, 1, 1, -1)
   shift = (-mean / std).reshape(1, 1, 1, -1)
   return images.astype(jnp.float32) * scale + shift
 
 
-def pad_crop(
-  key: PRNGKeyArray, images: Shaped[Array, "B H W C"], padding: int
+def flip(
+  keys: Key[Array, " B"],
+  images: Shaped[Array, "B H W C"],
+  probability: float | int = 0.5,
 ) -> Shaped[Array, "B H W C"]:
-  """Shifts each image by up to `padding` pixels; what comes in is black."""
+  """Mirrors left and right of some images."""
+  check_share("probability", probability)
+  chosen = draw(keys)[:, None, None, None] < probability
+  return jnp.where(chosen, images[:, :, ::-1], images)
+
+
+def pad_crop(
+  keys: Key[Array, " B"], images: Shaped[Array, "B H W C"], padding: int
+) -> Shaped[Array, "B H W C"]:
+  """Shifts each image by up to `padding` pixels; what comes in is black.
+
+  Each axis on its own, all shifts equally likely.
+  """
   if padding < 0:
     raise ValueError(f"data.crop_padding={padding} must not be negative")
   if padding == 0:
     return images
-  batch, height, width, channels = images.shape
-  pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-  padded = jnp.pad(images, pads)
-  corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
-
-  def crop(image: Array, corner: Array) -> Array:
-    return jax.lax.dynamic_slice(
-      image, (corner[0], corner[1], 0), (height, width, channels)
-    )
-
-  return jax.vmap(crop)(padded, corners)
+  shifts = jnp.floor(draw(keys, 2) * (2 * padding + 1)) - padding
+  rows, columns = (
+    _shift_weights(shifts[:, axis], images.shape[1 + axis]) for axis in (0, 1)
+  )
+  # Sums of one pixel and zeros: exact for uint8 too.
+  shifted = resize.weighted_sums(images.astype(jnp.float32), rows, columns)
+  return shifted.astype(images.dtype)
 
 
-def permute_patches(
-  key: PRNGKeyArray, images: Shaped[Array, "B H W C"], patch_size: int
-) -> tuple[Shaped[Array, "B H W C"], Int[Array, "B N"]]:
-  """Shows the patches of each image in an order of its own.
+def _shift_weights(
+  shifts: Float[Array, " B"], length: int
+) -> Float[Array, "B {length} {length}"]:
+  """1 where pixel `j` comes to stand at `i`; nothing comes from outside."""
+  pixel = jnp.arange(length)
+  source = pixel[None, :, None] + shifts[:, None, None]
+  return (source == pixel[None, None, :]).astype(jnp.float32)
+
+
+def resized_crop(
+  keys: Key[Array, " B"],
+  images: Shaped[Array, "B H W C"],
+  size: int,
+  *,
+  scale: Sequence[float | int] = (0.08, 1.0),
+  ratio: Sequence[float | int] = (3 / 4, 4 / 3),
+  sizes: Integer[Array, "B 2"] | None = None,
+) -> Float[Array, "B {size} {size} C"]:
+  """A random box of each image, resized to size×size pixels.
+
+  torchvision's RandomResizedCrop, but without its rounding to 8 bits.
+
+  Args:
+    keys: of each example.
+    images: of any height and width.
+    size: pixels a side.
+    scale: smallest and largest share of the area that a box is drawn to have.
+    ratio: smallest and largest width / height of a box, in original pixels.
+    sizes: (height, width) that each picture had before it was squashed into
+      the array, in pixels; None: as in the array.
 
   Returns:
-    The images, and the patch that image b now shows at place i: pixels and
-    targets follow the same order.
+    float32, bilinear with antialiasing.
   """
-  patches = grid.patchify(images, patch_size)
-  batch, num_patches, _ = patches.shape
-  order = jax.vmap(lambda k: jax.random.permutation(k, num_patches))(
-    jax.random.split(key, batch)
+  for name, (low, high) in (("scale", scale), ("ratio", ratio)):
+    if not 0 < low <= high:
+      raise ValueError(f"{name}={(low, high)} must be above 0 and ascend")
+  sizes = _original_sizes(images, sizes)
+  boxes = draw_boxes(keys, sizes, scale, ratio)
+  return resize_boxes(images, boxes, size, sizes=sizes)
+
+
+def draw_boxes(
+  keys: Key[Array, " B"],
+  sizes: Integer[Array, "B 2"],
+  scale: Sequence[float | int],
+  ratio: Sequence[float | int],
+) -> Int[Array, "B 4"]:
+  """(top, left, height, width) of the boxes of `resized_crop`, in pixels.
+
+  Ten times a share of the area is drawn uniformly and a ratio on a log scale;
+  the first box that fits is placed anywhere. If none fits, it is the largest
+  one in the middle whose ratio is allowed.
+  """
+  numbers = draw(keys, 2 * _TRIES + 2)
+  full_height, full_width = sizes[:, :1], sizes[:, 1:]
+  areas = _between(scale, numbers[:, :_TRIES]) * full_height * full_width
+  ratios = jnp.exp(_between(np.log(ratio), numbers[:, _TRIES:-2]))
+  heights = jnp.round(jnp.sqrt(areas / ratios))
+  widths = jnp.round(jnp.sqrt(areas * ratios))
+  fits = (heights <= full_height) & (widths <= full_width)
+  fits &= (heights >= 1) & (widths >= 1)
+  # The fallback stands last and always fits.
+  heights = jnp.append(heights, jnp.round(full_width / ratio[0]), axis=1)
+  widths = jnp.append(widths, jnp.round(full_height * ratio[1]), axis=1)
+  first = jnp.where(fits.any(1), jnp.argmax(fits, axis=1), _TRIES)[:, None]
+  shape = jnp.concatenate(
+    [jnp.take_along_axis(sides, first, axis=1) for sides in (heights, widths)],
+    axis=1,
   )
-  shown = jnp.take_along_axis(patches, order[:, :, None], axis=1)
-  _, height, width, _ = images.shape
-  grid_size = grid.grid_of((height, width), patch_size)
-  return grid.unpatchify(shown, grid_size, patch_size), order
+  shape = jnp.clip(shape, 1, sizes)
+  corners = jnp.where(
+    first == _TRIES,
+    (sizes - shape) // 2,
+    jnp.floor(numbers[:, -2:] * (sizes - shape + 1)),
+  )
+  return jnp.concatenate([corners, shape], axis=1).astype(jnp.int32)
+
+
+def centre_view(
+  images: Shaped[Array, "B H W C"],
+  size: int,
+  share: float | int | None,
+  sizes: Integer[Array, "B 2"] | None = None,
+) -> Float[Array, "B {size} {size} C"]:
+  """The middle of each image, resized to size×size pixels, for evaluation.
+
+  Args:
+    images: of any height and width.
+    size: pixels a side.
+    share: side of the square that is shown, of the shorter side of the
+      original picture; 224/256 is Resize(256) and CenterCrop(224). None: the
+      whole picture, squashed.
+    sizes: (height, width) that each picture had before it was squashed into
+      the array, in pixels; None: as in the array.
+
+  Returns:
+    float32, bilinear with antialiasing; untouched where nothing changes.
+  """
+  if share is None:
+    if images.shape[1:3] == (size, size):
+      return to_float(images)
+    sizes = _original_sizes(images, None)
+    boxes = jnp.concatenate([jnp.zeros_like(sizes), sizes], axis=1)
+  else:
+    if not 0 < share <= 1:
+      raise ValueError(f"share={share} must be above 0 and at most 1")
+    sizes = _original_sizes(images, sizes)
+    side = share * jnp.min(sizes, axis=1, keepdims=True)
+    corners = (sizes - side) / 2
+    boxes = jnp.concatenate([corners, side, side], axis=1)
+  return resize_boxes(images, boxes, size, sizes=sizes, bounded=False)
+
+
+def resize_boxes(
+  images: Shaped[Array, "B H W C"],
+  boxes: Shaped[Array, "B 4"],
+  size: int,
+  *,
+  sizes: Integer[Array, "B 2"] | None = None,
+  bounded: bool = True,
+) -> Float[Array, "B {size} {size} C"]:
+  """A box of each image, resized to size×size pixels, bilinear, antialiased.
+
+  Args:
+    images: of any height and width.
+    boxes: (top, left, height, width) in pixels of the original pictures.
+    size: pixels a side.
+    sizes: (height, width) of the originals, None: as in the array.
+    bounded: whether only pixels that the box touches count.
+  """
+  if size < 1:
+    raise ValueError(f"size={size} must be at least 1 pixel")
+  sizes = _original_sizes(images, sizes)
+  stored = jnp.array(images.shape[1:3])[None]
+  boxes = boxes * jnp.tile(stored / sizes, (1, 2))
+  rows, columns = (
+    resize.axis_weights(
+      boxes[:, axis],
+      boxes[:, 2 + axis],
+      size,
+      images.shape[1 + axis],
+      bounded=bounded,
+    )
+    for axis in (0, 1)
+  )
+  return resize.weighted_sums(to_float(images), rows, columns)
+
+
+def check_share(name: str, value: float | int) -> None:
+  """Raises unless the value lies between 0 and 1."""
+  if not 0 <= value <= 1:
+    raise ValueError(f"{name}={value} must be from 0 to 1")
+
+
+def _original_sizes(
+  images: Shaped[Array, "B H W C"], sizes: Integer[Array, "B 2"] | None
+) -> Integer[Array, "B 2"]:
+  batch, height, width, _ = images.shape
+  if sizes is None:
+    return jnp.broadcast_to(jnp.array([[height, width]]), (batch, 2))
+  return sizes
+
+
+def _between(
+  ends: Sequence[float | int] | np.ndarray, shares: Float[Array, "B K"]
+) -> Float[Array, "B K"]:
+  low, high = ends
+  return low + (high - low) * shares
