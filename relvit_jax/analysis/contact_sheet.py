@@ -1,0 +1,110 @@
+"""What the model is shown: images as stored, while evaluating, in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from relvit_jax import grid
+from relvit_jax.data import feed, statistics
+from relvit_jax.training import stage, step
+
+_LINE = {"color": "white", "linewidth": 0.4, "alpha": 0.7}
+
+
+def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
+  """One row an image: as stored, while evaluating, and in training.
+
+  Args:
+    config: with the keys of `configs/common.py`.
+    train: the training split.
+    rows: how many images.
+    views: how many training views of each.
+  """
+  mean, std = config.data.mean, config.data.std
+  if mean is None:
+    mean, std = statistics.measure(train)
+  view = stage.make_views(config, mean, std)
+  key = jax.random.key(config.seed)
+  chosen = jax.random.permutation(key, len(train))[:rows]
+  batch = jax.tree.map(jnp.asarray, train.take(np.asarray(chosen)))
+
+  @jax.jit
+  def show(key: Any) -> Any:
+    images, _ = view.training(jax.random.split(key, rows), batch)
+    return view.normalise(images, inverse=True)
+
+  @jax.jit
+  def evaluate() -> Any:
+    return view.normalise(view.evaluation(batch), inverse=True)
+
+  columns = {"stored": batch["image"] / 255, "evaluation": evaluate()}
+  for index in range(views):
+    columns[f"training {index + 1}"] = show(step.noise_key(key, index))
+  return _draw(
+    {name: np.asarray(images) for name, images in columns.items()},
+    view.patch_size,
+    in_words(config),
+  )
+
+
+def in_words(config: Any) -> str:
+  """The augmentations that are on, and how strong."""
+  augment, parts = config.augment, []
+  if augment.crop == "pad":
+    parts.append(f"shift by up to {augment.crop_padding} pixels")
+  elif augment.crop == "resized":
+    low, high = augment.crop_scale
+    parts.append(f"crop of {100 * low:g} to {100 * high:g} % of the area")
+  if augment.flip:
+    parts.append("flip")
+  if augment.mega_patches:
+    parts.append(f"{augment.mega_patches}×{augment.mega_patches} mega-patches")
+  if augment.patch_crop > 1:
+    parts.append(f"patches cropped to 1/{augment.patch_crop:g}")
+  if augment.patch_jitter:
+    late = " after normalisation" if augment.jitter_after_normalise else ""
+    parts.append(f"{100 * augment.patch_jitter:g} % jittered{late}")
+  if augment.patch_grey:
+    parts.append(f"{100 * augment.patch_grey:g} % grey")
+  if augment.permute_patches:
+    only = ", in the targets only" if augment.permute_targets_only else ""
+    parts.append(f"patches permuted{only}")
+  size, patch = config.data.image_size, config.model.patch_size
+  return (
+    f"{config.data.name}, {config.stage}: {size}×{size} pixels, patches of "
+    f"{patch}×{patch}\n{', '.join(parts) or 'no augmentation'}"
+  )
+
+
+def _draw(
+  columns: dict[str, Float[np.ndarray, "n H W 3"]], patch_size: int, title: str
+) -> Figure:
+  rows = len(columns["stored"])
+  figure = Figure(
+    figsize=(1.3 * len(columns) + 0.2, 1.3 * rows + 0.7), layout="constrained"
+  )
+  figure.suptitle(title, fontsize=9)
+  places = figure.subplots(rows, len(columns), squeeze=False)
+  for column, (name, images) in enumerate(columns.items()):
+    places[0, column].set_title(name, fontsize=8)
+    for axes, image in zip(places[:, column], images, strict=True):
+      axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
+      axes.set_axis_off()
+      if name != "stored":
+        _draw_grid(axes, image.shape[:2], patch_size)
+  return figure
+
+
+def _draw_grid(axes: Axes, size: tuple[int, int], patch_size: int) -> None:
+  rows, columns = grid.grid_of((size[0], size[1]), patch_size)
+  for row in range(1, rows):
+    axes.axhline(row * patch_size - 0.5, **_LINE)
+  for column in range(1, columns):
+    axes.axvline(column * patch_size - 0.5, **_LINE)

@@ -1,0 +1,175 @@
+"""Encoded images to pixels, on the host: what is no image is an error.
+
+A folder of images from anywhere holds grey and CMYK files, PNGs with holes,
+photographs that lie on their side, and files that a full disk cut short. All
+of them become upright RGB here, or an `ImageError` that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+# What PIL may try; it knows formats that run other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+# PIL begins to warn a little above. Checked before a pixel is decoded.
+MAX_PIXELS = 89_000_000
+
+_ORIENTATION = 0x0112  # Of EXIF 2.3, table 4; 1 is upright.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+  """An image cannot be used; the message says which and why."""
+
+
+def decode(data: bytes, what: str) -> UInt8[np.ndarray, "H W 3"]:
+  """Pixels of a JPEG, PNG, WebP, BMP or GIF (its first frame), upright RGB.
+
+  Grey is repeated, a palette looked up, CMYK converted, of 16 bits the upper
+  eight kept, and what is transparent lies on white. Colour profiles are not
+  applied.
+
+  Args:
+    data: the bytes of the file.
+    what: the name of the image in an error.
+
+  Raises:
+    ImageError: empty, cut short, damaged, of another format, or of more than
+      `MAX_PIXELS` pixels.
+  """
+  return np.array(_upright(_rgb(_load(data, what))))
+
+
+def squash(
+  image: UInt8[np.ndarray, "H W 3"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+  """The image as a square, whatever its shape: bilinear, with antialias."""
+  if image.shape[:2] == (size, size):
+    return image
+  small = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+  return np.array(small)
+
+
+def stored(data: bytes, what: str) -> bytes:
+  """The bytes to keep of an image: they decode to the same pixels everywhere.
+
+  An upright RGB JPEG or PNG is kept to the byte, after every pixel of it was
+  decoded; anything else becomes a PNG of what `decode` makes of it.
+
+  Raises:
+    ImageError: as `decode`.
+  """
+  image = _load(data, what)
+  if (
+    image.format in ("JPEG", "PNG")
+    and image.mode == "RGB"
+    and not image.has_transparency_data
+    and _orientation(image) == 1
+  ):
+    return data
+  file = io.BytesIO()
+  _upright(_rgb(image)).save(file, format="PNG")
+  return file.getvalue()
+
+
+class Skips:
+  """Bad images that are left out, counted, and no more than were allowed."""
+
+  def __init__(self, limit: int = 0):
+    if limit < 0:
+      raise ValueError(f"max_skipped={limit} must not be negative")
+    self.limit = limit
+    self.errors: list[ImageError] = []
+
+  def add(self, error: ImageError) -> None:
+    """Leaves an image out, or says why it cannot be.
+
+    Raises:
+      ImageError: the error itself where none may be left out; else, beyond the
+        limit, one with the first names.
+    """
+    self.errors.append(error)
+    if self.limit == 0:
+      raise error
+    if len(self.errors) > self.limit:
+      raise ImageError(
+        f"{len(self.errors)} images cannot be used, more than "
+        f"max_skipped={self.limit}: {self._first()}"
+      ) from error
+
+  def summary(self) -> str:
+    if not self.errors:
+      return "none skipped"
+    return f"{len(self.errors)} skipped: {self._first()}"
+
+  def _first(self) -> str:
+    more = len(self.errors) - 3
+    shown = "; ".join(str(error) for error in self.errors[:3])
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def _load(data: bytes, what: str) -> Image.Image:
+  """The image with its pixels decoded, as it lies in the file."""
+  if not data:
+    raise ImageError(f"{what}: the file is empty")
+  # Not one exception of PIL's own: damaged files make its plugins raise
+  # OSError, SyntaxError, struct.error, IndexError, zlib.error, …
+  try:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height <= MAX_PIXELS:
+      image.load()
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
+    raise ImageError(f"{what}: {bomb}") from bomb
+  except Image.UnidentifiedImageError as error:
+    raise ImageError(
+      f"{what}: the {len(data):,} bytes are none of {', '.join(FORMATS)}"
+    ) from error
+  except Exception as error:
+    raise ImageError(f"{what}: damaged or cut short ({error})") from error
+  if width * height > MAX_PIXELS:
+    raise ImageError(
+      f"{what}: {width}×{height} pixels are more than {MAX_PIXELS:,}"
+    )
+  return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+  """Three channels of eight bits; transparent on white."""
+  if image.mode.startswith("I"):
+    # PIL would clip 16 bits to 255; of 16-bit RGB it keeps the upper eight.
+    levels = np.asarray(image).astype(np.int64) >> 8
+    image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image)
+  return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+  """1 to 8 as EXIF counts; 1 where there is none or it cannot be read."""
+  if not {"exif", "Raw profile type exif", "xmp"} & image.info.keys():
+    return 1
+  try:
+    return int(image.getexif().get(_ORIENTATION, 1))
+  except Exception:  # Damaged EXIF beside sound pixels, common in ImageNet.
+    return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  how = _UPRIGHT.get(_orientation(image))
+  return image if how is None else image.transpose(how)
