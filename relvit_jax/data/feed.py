@@ -1,79 +1,244 @@
-"""In which order a split is seen: a pure function of the step.
+"""Batches for training and evaluation, from two feeds behind one interface.
 
-The examples are a stream: one random order of the whole split after another,
-cut into batches. A batch may therefore end one epoch and begin the next; every
-epoch shows each example once, no batch is ragged, none is dropped.
+`Resident` keeps the split on the device, where a compiled step draws its
+batches; `Streaming` decodes on the host, ahead of the step. Both show the same
+examples in the same order (`data.order`), so that which one a run uses changes
+its speed and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+from numpy.typing import ArrayLike
 
-from relvit_jax.data import sources
+from relvit_jax.data import order, splits
 
-# {"image": uint8 [B,H,W,3], "label": [B]}, on the host or on the device.
+# {"image": uint8 [B,H,W,3], "label": int32 [B]}, where the split has them
+# "size": int32 [B,2], and while evaluating "mask": bool [B].
 Batch = Mapping[str, Any]
 
+# The last step that an iterator could be asked for.
+_NO_END = 2**31 - 1
 
-def batch_indices(
-  key: PRNGKeyArray,
-  first_step: Int[Array, ""],
-  num_steps: int,
-  batch_size: int,
-  num_examples: int,
-) -> Int[Array, "steps B"]:
-  """The examples of the batches of steps first_step, first_step + 1, …
+
+@runtime_checkable
+class Examples(Protocol):
+  """A part of a data set: `splits.Split` in memory, `splits.Records` not."""
+
+  @property
+  def name(self) -> str:
+    """Data set and part, as printed."""
+    ...
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Of the labels, by their number."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(height, width, 3) of the images as they are handed out."""
+    ...
+
+  def take(self, indices: ArrayLike) -> dict[str, np.ndarray]:
+    """The examples at these places, as a batch."""
+    ...
+
+
+class Resident:
+  """The whole split on every device, as uint8."""
+
+  def __init__(self, split: splits.Split, batch_size: int, mesh: Mesh):
+    self.batch_size = batch_size
+    self._split = split
+    self._mesh = mesh
+
+  @functools.cached_property
+  def _data(self) -> Batch:
+    return jax.device_put(
+      self._split.take(range(len(self._split))), NamedSharding(self._mesh, P())
+    )
+
+  def block(self, words: np.ndarray, step: int, count: int) -> Batch:
+    """What the compiled steps from `step` on read: always the whole split."""
+    del words, step, count
+    return self._data
+
+  def batches(
+    self, words: Array, data: Batch, step: Array, num_steps: int
+  ) -> Callable[[Array], Batch]:
+    """i → the batch of step + i, inside a compiled function."""
+    chosen = order.batch_indices(
+      words, step, num_steps, self.batch_size, len(data["image"])
+    )
+    return lambda i: jax.tree.map(lambda array: array[chosen[i]], data)
+
+
+class Streaming:
+  """Batches decoded on the host, some of them ahead of the step.
 
   Args:
-    key: of the run; epoch e is drawn from `fold_in(key, e)`.
-    first_step: counted from the start of the run; may be traced.
-    num_steps: how many batches to return.
+    examples: where they come from; picklable if there are workers.
+    batch_size: over all hosts; each reads its own rows of a batch.
+    num_steps: how many batches a block has room for.
+    num_workers: processes that decode; 0 uses threads of this one.
   """
-  span = num_steps * batch_size
-  # Epoch and place in it, without a product that overflows in a long run:
-  # a step is (whole epochs) + (a remainder below num_examples).
-  first = _position(first_step, batch_size, num_examples)
-  place = first[1] + jnp.arange(span)
-  epochs = (span - 2) // num_examples + 2  # The most that a span can touch.
-  orders = jax.vmap(
-    lambda epoch: jax.random.permutation(
-      jax.random.fold_in(key, epoch), num_examples
+
+  def __init__(
+    self,
+    examples: Examples,
+    batch_size: int,
+    num_steps: int,
+    mesh: Mesh,
+    num_workers: int = 0,
+  ):
+    self.batch_size = batch_size
+    self._examples = examples
+    self._num_steps = num_steps
+    self._num_workers = num_workers
+    self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
+    self._next: tuple[bytes, int] | None = None
+    self._iterator: Iterator[dict[str, np.ndarray]] = iter(())
+
+  def block(self, words: np.ndarray, step: int, count: int) -> Batch:
+    """The batches of steps step, …, step + count - 1, with room for more.
+
+    Called step after step it goes on reading; called for any other step it
+    begins anew there, and finds the same batches.
+    """
+    if self._next != (words.tobytes(), step):
+      load = functools.partial(
+        _load_step, self._examples, words, self.batch_size, self._own_rows()
+      )
+      self._iterator = _iterate(load, step, _NO_END, self._num_workers)
+    read = [next(self._iterator) for _ in range(count)]
+    self._next = words.tobytes(), step + count
+    return {key: self._put([one[key] for one in read]) for key in read[0]}
+
+  def _own_rows(self) -> slice:
+    """This host's share of a batch."""
+    share = self.batch_size // jax.process_count()
+    first = jax.process_index() * share
+    return slice(first, first + share)
+
+  def _put(self, read: list[np.ndarray]) -> Array:
+    """Stacked over steps, one shape however many there are, on the devices."""
+    stacked = np.zeros((self._num_steps, *read[0].shape), read[0].dtype)
+    np.stack(read, out=stacked[: len(read)])
+    whole = (self._num_steps, self.batch_size, *read[0].shape[1:])
+    return jax.make_array_from_process_local_data(
+      self._sharding, stacked, whole
     )
-  )(first[0] + jnp.arange(epochs))
-  return orders[place // num_examples, place % num_examples].reshape(
-    num_steps, batch_size
-  )
+
+  def batches(
+    self, words: Array, data: Batch, step: Array, num_steps: int
+  ) -> Callable[[Array], Batch]:
+    """i → the batch of step + i, inside a compiled function."""
+    del words, step, num_steps
+    return lambda i: jax.tree.map(lambda array: array[i], data)
 
 
-def _position(
-  step: Int[Array, ""], batch_size: int, num_examples: int
-) -> tuple[Array, Array]:
-  """(epoch, place in it) of a step's first example."""
-  # num_examples steps see the split batch_size times over.
-  rounds, step = step // num_examples, step % num_examples
-  seen = step * batch_size
-  return rounds * batch_size + seen // num_examples, seen % num_examples
+Feed = Resident | Streaming
+
+
+def make(
+  examples: Examples,
+  *,
+  batch_size: int,
+  max_steps: int,
+  mesh: Mesh,
+  num_workers: int = 0,
+  stream: bool = False,
+) -> Feed:
+  """A resident feed for what is in memory, a streaming one for what is not.
+
+  Args:
+    examples: of the training split.
+    batch_size: over all hosts.
+    max_steps: how many batches a block has at most.
+    mesh: the devices.
+    num_workers: processes that decode for a streaming feed.
+    stream: whether to stream even what is in memory.
+  """
+  if isinstance(examples, splits.Split) and not stream:
+    return Resident(examples, batch_size, mesh)
+  return Streaming(examples, batch_size, max_steps, mesh, num_workers)
+
+
+def words_of(key: Array) -> Array:
+  """The 64 bits from which a run's order follows, uint32 [2]."""
+  return jax.random.bits(key, (2,), jnp.uint32)
 
 
 def evaluation_batches(
-  split: sources.Split, batch_size: int
+  examples: Examples, batch_size: int, num_workers: int = 0
 ) -> Iterator[Batch]:
   """The split in order, in batches of one size.
 
   The last is filled up; "mask" is false where an example is such a filling.
   """
-  for start in range(0, len(split), batch_size):
-    images = split.images[start : start + batch_size]
-    labels = split.labels[start : start + batch_size]
-    missing = batch_size - len(images)
-    yield {
-      "image": np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),
-      "label": np.pad(labels, (0, missing)),
-      "mask": np.arange(batch_size) < len(images),
-    }
+  load = functools.partial(_load_in_order, examples, batch_size)
+  num_batches = -(-len(examples) // batch_size)
+  if isinstance(examples, splits.Split):
+    return map(load, range(num_batches))
+  return _iterate(load, 0, num_batches, num_workers)
+
+
+def _load_step(
+  examples: Examples,
+  words: np.ndarray,
+  batch_size: int,
+  rows: slice,
+  step: int,
+) -> dict[str, np.ndarray]:
+  [chosen] = order.batch_indices(words, step, 1, batch_size, len(examples))
+  return examples.take(chosen[rows])
+
+
+def _load_in_order(
+  examples: Examples, batch_size: int, index: int
+) -> dict[str, np.ndarray]:
+  places = np.arange(index * batch_size, (index + 1) * batch_size)
+  # A filling repeats a real example, so that no model sees what never is.
+  batch = examples.take(np.minimum(places, len(examples) - 1))
+  return batch | {"mask": places < len(examples)}
+
+
+def _iterate(
+  load: Callable[[int], dict[str, np.ndarray]],
+  start: int,
+  stop: int,
+  num_workers: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  """load(start), load(start + 1), … computed ahead, in this order."""
+  import grain
+
+  ahead = 2 + num_workers
+  batches = (
+    grain.MapDataset.range(start, stop)
+    .map(load)
+    .to_iter_dataset(
+      grain.ReadOptions(num_threads=2, prefetch_buffer_size=ahead)
+    )
+  )
+  if num_workers:
+    from absl import flags
+
+    # Grain's workers read absl's flags, which only an absl program parses.
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()
+    batches = batches.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers)
+    )
+  return iter(batches)

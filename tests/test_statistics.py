@@ -1,0 +1,28 @@
+"""Mean and standard deviation of colours, exact and remembered."""
+
+import numpy as np
+import pytest
+
+from relvit_jax.data import splits, statistics
+
+
+def split(count=1_000, name="noise"):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (count, 4, 6, 3)).astype(np.uint8)
+  images[..., 1] //= 2
+  return splits.Split(name, images, np.zeros(count, np.int32), ("a",))
+
+
+def test_they_are_those_of_all_pixels():
+  made = split()
+  pixels = made.images.reshape(-1, 3) / 255
+  mean, std = statistics.measure(made)
+  np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-12)
+  np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-12)
+
+
+def test_one_colour_has_no_spread():
+  made = split()
+  made.images[..., 2] = 51
+  mean, std = statistics.measure(made)
+  assert (mean[2], std[2]) == pytest.approx((0.2, 0))
