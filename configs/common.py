@@ -1,10 +1,18 @@
 """Every key of a config, once: its default, its unit and where it is from.
 
-A data set's file takes this config and sets what differs. `[paper]` is the
-official code's recipe (guglielmocamporese/relvit), `[choice]` is ours.
+A data set's file takes this config and sets what differs. `[paper]` is what
+the official code runs (guglielmocamporese/relvit); `[quirk]` is behaviour of
+that code which we take for a mistake: the default is the mended one, and
+`faithful` turns every one of them to the official one; `[choice]` is ours.
+
+None means that the value follows from others, as the comment says.
 """
 
+import dataclasses
+from typing import Any
+
 from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference
 
 # What a stage learns. Pre-training sees no labels; the others do.
 STAGE_TASKS = {
@@ -12,47 +20,185 @@ STAGE_TASKS = {
   "finetune": ("label",),
   "joint": ("label", "relation", "position"),
   "supervised": ("label",),
+  "linear": ("label",),
 }
 
 
-def get_config(stage: str = "supervised") -> ConfigDict:
-  """The defaults of a stage, locked: a mistyped key raises."""
+def optional(kind: type, default: Any = None) -> Any:
+  """A value of this type, or None."""
+  return FieldReference(default, field_type=kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+  """What follows the colon of `--config=NAME:STAGE,BACKBONE,faithful`.
+
+  Attributes:
+    stage: a key of STAGE_TASKS.
+    backbone: a name for relvit_jax.create_model, or None for the file's own.
+    faithful: whether every quirk is the official one.
+  """
+
+  stage: str = "supervised"
+  backbone: str | None = None
+  faithful: bool = False
+
+
+def parse(text: str) -> Arguments:
+  """`joint,vit_small,faithful` → Arguments; the stage comes first.
+
+  Raises:
+    ValueError: there is no such stage, or a word too many.
+  """
+  stage, *words = text.split(",") if text else ["supervised"]
   if stage not in STAGE_TASKS:
     raise ValueError(
       f"the stage {stage!r} does not exist; there are {', '.join(STAGE_TASKS)}"
     )
+  backbones = [word for word in words if word != "faithful"]
+  if len(backbones) > 1:
+    raise ValueError(
+      f"config arguments {text!r}: {backbones[1]!r} is one too many; they are "
+      "STAGE,BACKBONE,faithful, the last two if wanted"
+    )
+  return Arguments(stage, *backbones[:1], faithful="faithful" in words)
+
+
+def get_config(arguments: Arguments) -> ConfigDict:
+  """The defaults of a stage, locked: a mistyped key raises."""
+  stage = arguments.stage
+  pretrain = stage == "pretrain"
   return ConfigDict(
     {
+      # Of the run: its weights, order of examples, augmentation and dropout.
+      "seed": 0,
+      # pretrain, finetune, joint, supervised or linear: for messages; what a
+      # stage does is in the other keys.
+      "stage": stage,
       # Which heads and losses there are. [paper]: its scripts turn on
       # relation and position; distance and angle are there to be added.
       "tasks": STAGE_TASKS[stage],
-      # Training steps, and how many of them run in one dispatch. [choice]
-      "num_steps": 19_600,
-      "steps_per_dispatch": 100,
+      # How long to train: exactly one of the two. An epoch has as many steps
+      # as the paper's, examples / batch_size, rounded up. [paper]
+      "num_epochs": optional(float, 100.0),
+      "num_steps": optional(int),
+      # Steps that run in one dispatch at most; changes no number. [choice]
+      "steps_per_dispatch": 20,
       # Images a step, over all devices. [paper]
       "batch_size": 256,
       # Images an evaluation batch, over all devices. [choice]
       "eval_batch_size": 256,
-      # Steps from one evaluation to the next. [choice]
-      "eval_every": 1_000,
+      # Steps from one evaluation, and checkpoint, to the next. None: an epoch.
+      # [paper]
+      "eval_every": optional(int),
+      # How many checkpoints stay, besides the best. [choice]
+      "keep_checkpoints": 1,
+      # Where the backbone's weights come from: a work directory, or a
+      # checkpoint in it. None: from the seed.
+      "init_from": optional(str),
+      # Which checkpoint of that directory: last or best. [paper]: best.
+      "init_checkpoint": "best" if stage in ("finetune", "linear") else "last",
+      # Whether only the heads are trained.
+      "freeze_backbone": stage == "linear",
       "data": {
-        # A source of relvit_jax.data.sources.
+        # cifar10, cifar100, svhn_cropped, oxford_flowers102, tiny_imagenet,
+        # imagenet100, folder or digits.
         "name": "digits",
-        # Pixels by which an image may be shifted. [paper]: 4 at 32 pixels.
+        # The image folder, for folder; the file with the list of classes, for
+        # imagenet100.
+        "folder": optional(str),
+        "classes": optional(str),
+        # Where prepared data lies. None: as TFDS, ~/tensorflow_datasets.
+        "dir": optional(str),
+        # What each part is, in TFDS's language. The best checkpoint is chosen
+        # on validation, and test chooses nothing. [choice]: validation is
+        # held out of train.
+        "splits": {
+          "train": "train[:90%]",
+          "validation": "train[90%:]",
+          "test": "test",
+        },
+        # [quirk]: the official code trains on all of train and chooses the
+        # best epoch on the very images it reports. `faithful` takes these.
+        "paper_splits": {
+          "train": "train",
+          "validation": "test",
+          "test": "test",
+        },
+        # Pixels a side of what the model sees, before mega-patches.
+        "image_size": 32,
+        # Pixels a side of the square in which images of many sizes wait to be
+        # cropped. None: they all have one size.
+        "stored_size": optional(int),
+        # Images that may be skipped as unreadable before preparing fails.
+        "max_skipped": 0,
+        # Mean and standard deviation of red, green and blue, of 1.
+        # None: measured on the training split. [paper] where it has them.
+        "mean": optional(tuple),
+        "std": optional(tuple),
+        # auto, resident (the split on the device) or streaming (decoded on
+        # the host); auto is resident where the split fits. Changes no number.
+        "feed": "auto",
+        # Processes that decode for a streaming feed; 0: threads. [choice]
+        "num_workers": 0,
+      },
+      "augment": {
+        # pad (shift by up to crop_padding pixels, black comes in), resized (a
+        # random part, resized) or none. [paper]: pad at native size, resized
+        # otherwise.
+        "crop": "pad",
         "crop_padding": 4,
+        # Share of the area, and width by height, of a resized crop. [paper]
+        "crop_scale": (0.08, 1.0),
+        "crop_ratio": (3 / 4, 4 / 3),
+        # Chance of a mirrored image. [paper], digits of SVHN included.
+        "flip": 0.5,
+        # While evaluating: share of the shorter side that the central square
+        # has. None: the whole image. [paper]: 224/256 for Flower-102 and
+        # ImageNet-100.
+        "eval_crop": optional(float),
+        # Patches a side after merging neighbours along an uneven grid into
+        # mega-patches, each resized to a patch; 0: none. [paper]: 5 of 7.
+        "mega_patches": 0,
+        # [quirk]: cuts of the columns are those of the rows, which leaves 15
+        # layouts of 225; the resize has no antialias (torchvision 0.9); images
+        # are cut at random while evaluating, too.
+        "mega_same_cuts": False,
+        "mega_antialias": True,
+        "mega_while_evaluating": False,
+        # Each patch is cropped to 1 / patch_crop of its side and resized
+        # back; 1: not. [paper]: 1.15 while pre-training.
+        "patch_crop": 1.15 if pretrain else 1.0,
+        # Chance of a patch to be jittered, and by how much: brightness,
+        # contrast, saturation, hue. [paper]: while pre-training.
+        "patch_jitter": 0.8 if pretrain else 0.0,
+        "jitter_strength": (0.4, 0.4, 0.4, 0.1),
+        # Chance of a patch to turn grey. [paper]: while pre-training.
+        "patch_grey": 0.2 if pretrain else 0.0,
+        # [quirk]: the official code jitters after it has normalised, and so
+        # cuts off all values below the mean, of 80 % of the patches.
+        "jitter_after_normalise": False,
         # Whether patches are shown in random order, pixels and targets
         # together. [paper]: off in all scripts.
         "permute_patches": False,
+        # [quirk]: without any patch transform the official code permutes the
+        # targets and leaves the pixels where they are.
+        "permute_targets_only": False,
       },
       "model": {
         # A name for relvit_jax.create_model. [paper]
-        "backbone": "vit_small",
+        "backbone": arguments.backbone or "vit_small",
         # Pixels. [paper]: 4 at 32 pixels, 8 at 64, 32 at 224.
         "patch_size": 4,
+        # None: as the name says.
+        "embed_dim": optional(int),
+        "depth": optional(int),
+        "num_heads": optional(int),
+        "mlp_ratio": optional(float),
         # Positional embeddings. [paper]: off while pre-training, where they
-        # would give the answer away.
-        "pos_embed": stage != "pretrain",
-        # A class token in the sequence. [paper]
+        # would give the answer away; on in joint training, where they do.
+        "pos_embed": not pretrain,
+        # A class token in the sequence. [paper]: its flag cannot turn it off.
         "cls_token": True,
         # Shares from 0 to 1. [paper]
         "dropout_rate": 0.0,
@@ -73,15 +219,25 @@ def get_config(stage: str = "supervised") -> ConfigDict:
         "relation_smoothing": 0.0,
         # Chance of a pair to be left out of the relation loss. [paper]: none.
         "relation_dropout": 0.0,
+        # [quirk]: the official code forgets relation_dropout unless
+        # relation_smoothing is on.
+        "relation_dropout_needs_smoothing": False,
       },
       "optimizer": {
         # Learning rates at the end of the warm-up and of the run. [paper]
         "lr": 5e-4,
         "end_lr": 1.25e-6,
-        # In units of the learning rate, on every parameter. [paper]
+        # In units of the learning rate, on every parameter that has a
+        # gradient, biases and norms included. [paper]
         "weight_decay": 0.1,
-        # Largest global norm of the gradients. [paper]
-        "clip_norm": 1.0,
+        # Largest global norm of the gradients. None: not clipped. [paper]
+        "clip_norm": optional(float, 1.0),
+      },
+      "logs": {
+        # Event files for TensorBoard in the work directory.
+        "tensorboard": True,
+        # Project at Weights & Biases. None: nothing is sent.
+        "wandb": optional(str),
       },
       "mesh": {
         # Devices over which one copy of the parameters is spread. [choice]
@@ -89,3 +245,26 @@ def get_config(stage: str = "supervised") -> ConfigDict:
       },
     }
   ).lock()
+
+
+def finish(config: Any, arguments: Arguments) -> Any:
+  """The last line of every data set's file: what the arguments still ask."""
+  return faithful(config) if arguments.faithful else config
+
+
+def faithful(config: Any) -> Any:
+  """Turns every [quirk] to what the official code does; in place."""
+  pretrain = config.stage == "pretrain"
+  config.data.splits.update(config.data.paper_splits)
+  config.augment.update(
+    mega_same_cuts=True,
+    mega_antialias=False,
+    mega_while_evaluating=True,
+    jitter_after_normalise=True,
+    permute_targets_only=not pretrain,
+  )
+  if not pretrain:  # Its flag for patch transforms is read there only.
+    config.augment.update(patch_crop=1.0, patch_jitter=0.0, patch_grey=0.0)
+  config.loss.relation_dropout_needs_smoothing = True
+  config.model.cls_token = True
+  return config

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.models import vit
+from relvit_jax.models import variants
 
 ALL = ("relation", "distance", "angle", "position", "label")
 TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
@@ -66,7 +66,7 @@ def test_the_classifier_reads_the_class_token_or_all_patches(cls_token):
 MILLIONS = {"vit_tiny": 5.36, "vit_small": 21.34, "vit_base": 85.15}
 
 
-@pytest.mark.parametrize("backbone", vit.SIZES)
+@pytest.mark.parametrize("backbone", variants.SIZES)
 def test_parameter_counts(backbone):
   count = num_parameters(lambda: make(backbone, tasks=("label",)))
   assert round(count / 1e6, 2) == MILLIONS[backbone]

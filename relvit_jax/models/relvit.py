@@ -10,10 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import heads, layers, vit
+from relvit_jax.models import heads, layers, variants, vit
+from relvit_jax.models.variants import TASKS
 
-# In the order in which losses and metrics are printed.
-TASKS = ("relation", "distance", "angle", "position", "label")
 PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
 
 
@@ -127,12 +126,7 @@ def create_model(
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.
   """
-  variant = "vit_small" if backbone == "vit" else backbone
-  if variant not in vit.SIZES:
-    raise ValueError(
-      f"backbone={backbone!r} does not exist; there are "
-      f"{', '.join(['vit', *vit.SIZES])}"
-    )
+  defaults = variants.sizes_of(backbone)
   _check_sizes(sizes)
   return RelViT(
     vit.ViT(
@@ -142,7 +136,7 @@ def create_model(
       cls_token=cls_token,
       dtype=dtype,
       rngs=rngs,
-      **(vit.SIZES[variant] | sizes),
+      **(defaults | sizes),
     ),
     tasks,
     num_classes=num_classes,

@@ -15,12 +15,6 @@ from jaxtyping import Array, Float
 from relvit_jax import grid
 from relvit_jax.models import layers
 
-SIZES = {
-  "vit_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
-  "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
-  "vit_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
-}
-
 
 class ViT(nnx.Module):
   """Vision transformer (Dosovitskiy et al., 2021).

@@ -1,0 +1,221 @@
+"""What a config may say, checked before JAX is imported or a file is read."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from relvit_jax import config as configs
+from relvit_jax import config_limits
+from relvit_jax.models import variants
+
+
+class ConfigError(ValueError):
+  """A config says what cannot be; the message has every such key."""
+
+
+def check(config: Any) -> None:
+  """Raises unless the config can be run, on some number of devices.
+
+  Raises:
+    ConfigError: with a line for each key: its name, its value and what would
+      be right.
+  """
+  problems = list(_structure(config))
+  if not problems:
+    problems = list(_values(config))
+  if not problems:
+    for rule in (_length, _tasks, _data, _view, _augment, _model, _weights):
+      problems += rule(config)
+  if problems:
+    raise ConfigError("\n".join(problems))
+
+
+def _structure(config: Any) -> Iterator[str]:
+  """Unknown and missing keys, and values of a wrong type."""
+  from relvit_jax.configs import (  # pyright: ignore[reportMissingImports]
+    common,
+  )
+
+  known = configs.kinds(common.get_config(common.Arguments()))
+  given = configs.kinds(config)
+  for key in given:
+    if key not in known:
+      yield configs.unknown(key, known)
+  for key, kind in known.items():
+    value = _get(config, key) if key in given else None
+    if key not in given:
+      yield f"{key} is missing; configs/common.py says what it is"
+    elif value is not None and not configs.fits(value, kind):
+      yield f"{key}={value!r} must be {configs.kind_in_words(kind)}"
+    elif value is None and key not in config_limits.OPTIONAL:
+      yield f"{key}=None must be {configs.kind_in_words(kind)}"
+
+
+def _values(config: Any) -> Iterator[str]:
+  """Values that are out of range by themselves."""
+  for key, (holds, words) in config_limits.LIMITS.items():
+    value = _get(config, key)
+    if value is not None and not holds(value):
+      yield f"{key}={value!r} must be {words}"
+  try:
+    variants.sizes_of(config.model.backbone)
+  except ValueError as error:
+    yield f"model.{error}"
+
+
+def _length(config: Any) -> Iterator[str]:
+  if (config.num_steps is None) == (config.num_epochs is None):
+    yield (
+      f"num_steps={config.num_steps} and num_epochs={config.num_epochs}: "
+      "exactly one must be given, the other None"
+    )
+
+
+def _tasks(config: Any) -> Iterator[str]:
+  tasks = tuple(config.tasks)
+  if (
+    not tasks or len(set(tasks)) < len(tasks) or set(tasks) - {*variants.TASKS}
+  ):
+    yield (
+      f"tasks={tasks!r} must name at least one of "
+      f"{', '.join(variants.TASKS)}, each once"
+    )
+  elif not any(config.loss.weights[task] for task in tasks):
+    yield (
+      f"loss.weights are 0 for all of tasks={tasks!r}: nothing would be "
+      "learned; at least one must be above 0"
+    )
+  if config.stage in ("finetune", "linear") and config.init_from is None:
+    yield (
+      f"init_from=None: {config.stage} starts from trained weights, and needs "
+      "the work directory or checkpoint that has them (supervised starts from "
+      "none)"
+    )
+  if config.freeze_backbone and config.init_from is None:
+    yield (
+      "freeze_backbone=True without init_from would freeze random weights; "
+      "init_from must be a work directory or checkpoint"
+    )
+
+
+def _data(config: Any) -> Iterator[str]:
+  data = config.data
+  for key, name in (("folder", "folder"), ("classes", "imagenet100")):
+    given = data[key]
+    if given is not None and data.name != name:
+      yield f"data.{key}={given!r} is for data.name={name}, not {data.name}"
+    elif given is None and data.name == name:
+      yield f"data.{key}=None: data.name={name} needs it, a path"
+    elif given is not None and not pathlib.Path(given).exists():
+      yield f"data.{key}={given!r} does not exist; it must be a path"
+  if (data.mean is None) != (data.std is None):
+    yield (
+      f"data.mean={data.mean} and data.std={data.std}: both must be given, or "
+      "neither"
+    )
+  native = config_limits.NATIVE_SIZES.get(data.name)
+  if native and data.stored_size is not None:
+    yield (
+      f"data.stored_size={data.stored_size} must be None: all images of "
+      f"{data.name} have {native}×{native} pixels"
+    )
+  elif data.stored_size is None and not native:
+    yield (
+      f"data.stored_size=None: the images of {data.name} have many sizes; it "
+      "must be the side, in pixels, of the square that they are kept at"
+    )
+
+
+def _view(config: Any) -> Iterator[str]:
+  """How stored images become those that the model sees."""
+  data, crop = config.data, config.augment.crop
+  stored = config_limits.NATIVE_SIZES.get(data.name, data.stored_size)
+  if crop == "pad" and stored and data.image_size != stored:
+    yield (
+      f"augment.crop='pad' keeps the {stored} pixels of {data.name}: "
+      f"data.image_size={data.image_size} needs augment.crop='resized' or "
+      "'none'"
+    )
+  if crop == "pad" and config.augment.crop_padding >= data.image_size:
+    yield (
+      f"augment.crop_padding={config.augment.crop_padding} must be below "
+      f"data.image_size={data.image_size}"
+    )
+
+
+def _augment(config: Any) -> Iterator[str]:
+  augment, size = config.augment, config.data.image_size
+  patch = config.model.patch_size
+  if size % patch:
+    yield (
+      f"model.patch_size={patch} must divide data.image_size={size}; "
+      f"{_divisors_near(size, patch)} would"
+    )
+  elif augment.mega_patches and not 2 <= augment.mega_patches <= size // patch:
+    yield (
+      f"augment.mega_patches={augment.mega_patches} must be 0 or from 2 to the "
+      f"{size // patch} patches a side of data.image_size={size} with "
+      f"model.patch_size={patch}"
+    )
+  if size // patch < 2 and set(config.tasks) - {"label"}:
+    yield (
+      f"model.patch_size={patch} leaves one patch of data.image_size={size}: "
+      f"tasks={tuple(config.tasks)!r} need at least 2×2"
+    )
+
+
+def _model(config: Any) -> Iterator[str]:
+  sizes = dict(variants.sizes_of(config.model.backbone))
+  for key in ("embed_dim", "num_heads"):
+    if config.model[key] is not None:
+      sizes[key] = config.model[key]
+  width, heads = sizes["embed_dim"], sizes["num_heads"]
+  if width % heads:
+    yield (
+      f"model.num_heads={heads} must divide model.embed_dim={width}; "
+      f"{_divisors_near(width, heads)} would"
+    )
+  fsdp = config.mesh.fsdp
+  if width % fsdp:
+    yield (
+      f"mesh.fsdp={fsdp} must divide model.embed_dim={width}; "
+      f"{_divisors_near(width, fsdp)} would"
+    )
+
+
+def _divisors_near(number: int, wanted: int) -> str:
+  """The two divisors nearest to what was wanted, in words."""
+  divisors = [n for n in range(1, number + 1) if number % n == 0]
+  nearest = sorted(divisors, key=lambda n: abs(n - wanted))[:2]
+  return " and ".join(map(str, sorted(nearest)))
+
+
+def _weights(config: Any) -> Iterator[str]:
+  if config.init_from and not pathlib.Path(config.init_from).exists():
+    yield (
+      f"init_from={config.init_from!r} does not exist; it must be a work "
+      "directory or a checkpoint in it"
+    )
+
+
+def _get(config: Any, key: str) -> Any:
+  value: Any = config
+  for name in key.split("."):
+    value = value[name]
+  return value
+
+
+def leak(config: Any) -> str | None:
+  """One line if the tasks can be solved without looking at the image."""
+  positional = [task for task in config.tasks if task != "label"]
+  augment = config.augment
+  moves = augment.permute_patches and not augment.permute_targets_only
+  if not positional or not config.model.pos_embed or moves:
+    return None
+  return (
+    f"leak: with model.pos_embed=True, {' and '.join(positional)} can be read "
+    "off the positional embeddings without looking at the image; "
+    "model.pos_embed=False or augment.permute_patches=True closes it"
+  )

@@ -1,0 +1,33 @@
+"""Backbones by name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from relvit_jax.models import variants
+
+
+def test_a_family_stands_for_the_papers_variant():
+  assert variants.sizes_of("vit") == variants.sizes_of("vit_small")
+  assert variants.sizes_of("vit_small") == {
+    "embed_dim": 384,
+    "depth": 12,
+    "num_heads": 6,
+  }
+
+
+def test_other_names_are_refused_with_those_there_are():
+  with pytest.raises(ValueError, match=r"'vgg' does not exist; .* vit_tiny"):
+    variants.sizes_of("vgg")
+
+
+def test_it_imports_nothing():
+  code = (
+    "import sys; from relvit_jax.models import variants; "
+    "print({'jax', 'numpy', 'flax'} & set(sys.modules))"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.strip() == "set()"
