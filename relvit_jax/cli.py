@@ -13,6 +13,10 @@ from relvit_jax.commands import CommandError
 # A command is a module of relvit_jax.commands with `add_arguments(parser)`
 # and `main(arguments)`.
 COMMANDS = {
+  "train": "one stage of training, in a work directory",
+  "evaluate": "score a checkpoint: accuracies, kNN, linear probe",
+  "predict": "what a checkpoint says of images",
+  "data": "prepare data sets, and look at them",
   "quickstart": "train on scikit-learn's digits and write a page of results",
 }
 
@@ -52,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
   command = importlib.import_module(f"relvit_jax.commands.{chosen}")
   command.add_arguments(subparsers[chosen])
-  parsed = parser.parse_args(typed)
+  parsed, others = parser.parse_known_args(typed)
+  parsed.overrides = _overrides(
+    subparsers[chosen], hasattr(parsed, "config"), others
+  )
   try:
     command.main(parsed)
   except CommandError as error:
@@ -65,3 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nrelvit {chosen}: interrupted", file=sys.stderr)
     return 130
   return 0
+
+
+def _overrides(
+  parser: argparse.ArgumentParser, takes_config: bool, words: Sequence[str]
+) -> list[str]:
+  """`--config.KEY=VALUE` → `KEY=VALUE`.
+
+  Ends the process, as argparse does, at anything else.
+  """
+  prefix = "--config."
+  for word in words:
+    if not takes_config or not word.startswith(prefix):
+      parser.error(f"unrecognized argument: {word}")
+  return [word.removeprefix(prefix) for word in words]
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -95,7 +95,7 @@ def test_an_arm_pretrains_hands_over_the_backbone_and_finetunes():
     settings = config.load(f"digits:{name}")
     settings.num_steps = settings.eval_every = 20
     settings.steps_per_dispatch = 10
-    return Stage(settings, SPLITS, mesh)
+    return Stage(settings, SPLITS["train"], mesh)
 
   # A stage that trains nothing leaves the weights as they were handed over.
   frozen = stage("finetune")

@@ -17,7 +17,7 @@ def scores(batch_size, devices):
   settings = config.load("digits:joint")
   settings.eval_batch_size = batch_size
   mesh = partitioning.make_mesh(devices=jax.devices()[:devices])
-  stage = Stage(settings, SPLITS, mesh)
+  stage = Stage(settings, SPLITS["train"], mesh)
   return stage.evaluate(stage.init(0), SPLITS["test"])
 
 
@@ -28,6 +28,10 @@ def test_batches_and_devices_do_not_change_the_result():
     "label_top5",
     "relation_accuracy",
     "position_accuracy",
+    "loss_label",
+    "loss_relation",
+    "loss_position",
+    "loss_total",
   }
   for other in (scores(128, 1), scores(88, 8)):
     for name, value in whole.items():

@@ -7,7 +7,7 @@ import pytest
 
 from relvit_jax import config
 from relvit_jax.data import sources
-from relvit_jax.training import metrics, partitioning
+from relvit_jax.training import metrics, partitioning, step
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -19,16 +19,32 @@ def make(name="digits:joint", devices=1, fsdp=1, **keys):
   settings.steps_per_dispatch = 20
   settings.update_from_flattened_dict(keys)
   mesh = partitioning.make_mesh(fsdp, jax.devices()[:devices])
-  return Stage(settings, SPLITS, mesh)
+  return Stage(settings, SPLITS["train"], mesh)
 
 
-def losses(stage, seed=0, dispatches=1):
+def train(stage, state, count=20):
+  """(state, losses of the next steps)."""
+  words = np.asarray(step.order_words(state.key))
+  data = stage.feed.block(words, int(state.step), count)
+  state, metrics = stage.train_steps(state, data, np.int32(count))
+  values, counts = jax.device_get(metrics["loss_total"])
+  assert (counts[count:] == 0).all()
+  return state, values[:count] / counts[:count]
+
+
+def losses(stage, seed=0, counts=(20,)):
   state, curve = stage.init(seed), []
-  for _ in range(dispatches):
-    state, metrics = stage.train_steps(state, stage.train_data)
-    value, count = jax.device_get(metrics["loss_total"])
-    curve.append(value / count)
+  for count in counts:
+    state, more = train(stage, state, count)
+    curve.append(more)
   return np.concatenate(curve)
+
+
+def lowered(stage):
+  """The training steps, as they are handed to the compiler."""
+  state = jax.eval_shape(lambda: stage.init(0))
+  data = stage.feed.block(np.zeros(2, np.uint32), 0, 1)
+  return stage.train_steps.lower(state, data, np.int32(1))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +54,7 @@ def stage():
 
 ALL_RANDOM = {
   "tasks": ("label", "relation", "distance", "angle", "position"),
-  "data.permute_patches": True,
+  "augment.permute_patches": True,
   "model.dropout_rate": 0.1,
   "model.drop_path_rate": 0.1,
   "loss.relation_dropout": 0.1,
@@ -60,7 +76,9 @@ def test_eight_devices_learn_as_one(on_one_device, fsdp):
 def test_devices_share_the_batch_and_exchange_gradients():
   stage = make(devices=8)
   state = stage.init(0)
-  text = stage.train_steps.lower(state, stage.train_data).compile().as_text()
+  data = stage.feed.block(np.zeros(2, np.uint32), 0, 20)
+  program = stage.train_steps.lower(state, data, np.int32(20))
+  text = program.compile().as_text()
   assert "all-reduce" in text
   assert "all-gather" not in text
   # 32 images over 8 devices: attention of 4 images of 17 tokens, 2 heads.
@@ -89,8 +107,8 @@ def test_training_and_evaluation_are_each_compiled_once(monkeypatch):
   stage = make()
   for seed in (0, 1):
     state = stage.init(seed)
-    for _ in range(3):
-      state, _ = stage.train_steps(state, stage.train_data)
+    for count in (20, 20, 7):  # The last dispatch may be a shorter one.
+      state, _ = train(stage, state, count)
     for part in ("validation", "test"):  # 200 and 500 images, not of 128.
       stage.evaluate(state, SPLITS[part])
   # Nor is one traced program compiled again for another layout.
@@ -99,7 +117,7 @@ def test_training_and_evaluation_are_each_compiled_once(monkeypatch):
 
 def test_the_state_is_donated(stage):
   state = stage.init(0)
-  stage.train_steps(state, stage.train_data)
+  train(stage, state)
   with pytest.raises((RuntimeError, ValueError), match=r"deleted|donated"):
     np.asarray(state.params["backbone"]["norm"]["scale"])
 
@@ -119,11 +137,54 @@ def test_state_is_a_pure_tree_of_arrays(stage):
   chex.assert_trees_all_equal_shapes_and_dtypes(state, shapes)
 
 
-def test_shorter_dispatches_take_the_same_steps(stage):
-  small = make(steps_per_dispatch=10)
+def test_where_dispatches_end_changes_no_bit(stage):
+  once = losses(stage)
+  np.testing.assert_array_equal(losses(stage, counts=(1, 12, 7)), once)
+
+
+def test_dispatches_end_at_evaluations_and_at_the_end():
+  stage = make(num_steps=50, eval_every=30)
+  ends = [0]
+  while ends[-1] < 50:
+    ends.append(stage.block_end(ends[-1]))
+  assert ends == [0, 20, 30, 40, 50]
+
+
+def test_a_stream_trains_as_the_resident_split_does(stage):
+  streaming = make(**{"data.feed": "streaming"})
   np.testing.assert_allclose(
-    losses(small, dispatches=2), losses(stage), rtol=1e-6
+    losses(streaming, counts=(12, 8)), losses(stage), rtol=1e-6
   )
+
+
+def test_a_frozen_backbone_stays_and_has_no_moments():
+  stage = make("digits:supervised", freeze_backbone=True)
+  state = stage.init(0)
+  assert set(state.params) == {"heads"}
+  assert set(state.fixed) == {"backbone"}
+  before = jax.device_get(state.fixed)
+  after, curve = train(stage, state)
+  chex.assert_trees_all_equal(before, jax.device_get(after.fixed))
+  assert curve[-1] < curve[0]
+  # Two moments and the parameters of one linear layer; two counters.
+  arrays = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
+  assert len(arrays) == 4
+
+
+def test_epochs_become_steps_as_in_the_paper():
+  # 1,097 images in batches of 32 are 34.3 steps: an epoch has 35.
+  stage = make(num_steps=None, num_epochs=3.0, eval_every=None)
+  assert (stage.num_steps, stage.eval_every) == (105, 35)
+
+
+def test_official_relation_dropout_waits_for_smoothing():
+  quirk = {"loss.relation_dropout": 0.5}
+  forgets = {"loss.relation_dropout_needs_smoothing": True}
+  plain = program()
+  assert program(**quirk) != plain
+  assert program(**quirk, **forgets) == plain
+  smoothed = {"loss.relation_smoothing": 0.1}
+  assert program(**quirk, **forgets, **smoothed) == program(**quirk, **smoothed)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +193,6 @@ def test_shorter_dispatches_take_the_same_steps(stage):
     ({"batch_size": 20}, "batch_size=20 must be a multiple of the 8 devices"),
     ({"eval_batch_size": 12}, "eval_batch_size=12 must be a multiple"),
     ({"batch_size": 0}, "batch_size=0 must be a multiple .* such as 8"),
-    ({"num_steps": 50}, "num_steps=50 must be a multiple of .*=20"),
-    ({"eval_every": 30}, "eval_every=30 must be a multiple of .*=20"),
-    ({"steps_per_dispatch": 0}, "steps_per_dispatch=0 must be at least 1"),
     ({"optimizer.lr": -1.0}, "base_lr=-1.0 .* must not be negative"),
     ({"optimizer.clip_norm": 0.0}, "clip_norm=0.0 must be positive"),
   ],
@@ -152,14 +210,14 @@ TINY = {
   "model.embed_dim": 12,
   "model.depth": 2,
   "optimizer.end_lr": 1e-3,
+  "data.mean": (0.5, 0.5, 0.5),
+  "data.std": (0.5, 0.5, 0.5),
 }
 
 
 def program(**keys):
   """The training steps as they are handed to the compiler."""
-  stage = make(**(TINY | keys))
-  state = jax.eval_shape(lambda: stage.init(0))
-  return stage.train_steps.lower(state, stage.train_data).as_text()
+  return lowered(make(**(TINY | keys))).as_text()
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +229,17 @@ def tiny_program():
   ("key", "value"),
   [
     ("batch_size", 16),
-    ("data.crop_padding", 2),
-    ("data.permute_patches", True),
+    ("data.image_size", 4),
+    ("data.mean", (0.1, 0.2, 0.3)),
+    ("data.std", (0.1, 0.2, 0.3)),
+    ("augment.crop", "none"),
+    ("augment.crop_padding", 2),
+    ("augment.flip", 0.5),
+    ("augment.mega_patches", 3),
+    ("augment.patch_crop", 2.0),
+    ("augment.patch_jitter", 0.5),
+    ("augment.patch_grey", 0.5),
+    ("augment.permute_patches", True),
     ("model.patch_size", 4),
     ("model.pos_embed", False),
     ("model.cls_token", False),

@@ -42,11 +42,13 @@ def make_training(rate=0.1, order=None, **sizes):
   def objective(outputs, labels, permutation, key):
     return objectives.losses(outputs, labels, (4, 4), permutation=permutation)
 
-  def augment(key, images):
-    return images.astype(jnp.float32) / 255, order
+  def augment(keys, batch):
+    return batch["image"].astype(jnp.float32) / 255, order
 
   train_step = step.make_train_step(graphdef, tx, objective, augment, (4, 4))
-  init = step.make_init(lambda rngs: create(rngs, **sizes), tx)
+  init = step.make_init(
+    lambda rngs: create(rngs, **sizes), step.split_model, tx
+  )
   return jax.jit(train_step), jax.jit(init)(jax.random.key(0)), graphdef
 
 
@@ -144,3 +146,16 @@ def test_split_and_merge_are_inverse():
   merged = step.merge_model(graphdef, params, fixed)
   np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])
   assert fixed == {}
+
+
+def test_with_heads_only_the_backbone_is_fixed():
+  model = create(nnx.Rngs(0))
+  graphdef, params, fixed = step.split_model(model, heads_only=True)
+  assert (set(params), set(fixed)) == ({"heads"}, {"backbone"})
+  _, everything, _ = step.split_model(model)
+  joined = step.joined(params, fixed)
+  assert jax.tree.structure(joined) == jax.tree.structure(everything)
+  assert step.picked(joined, params) == params
+  images = jnp.ones((1, 8, 8, 3))
+  merged = step.merge_model(graphdef, params, fixed)
+  np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])

@@ -1,12 +1,13 @@
 """From pre-training to fine-tuning: what is taken, and what is not."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.training import transfer
+from relvit_jax.training import step, transfer
 
 
 def params(seed, **options):
@@ -72,6 +73,72 @@ def test_another_shape_is_not_taken(source):
   assert moved.fresh["backbone/patch_embed/proj/kernel"] == (
     "shape (12, 12) there, (48, 12) here"
   )
+
+
+def test_positional_embeddings_are_resized_to_another_grid():
+  source = params(0, tasks=("label",), patch_size=2)
+  target = params(1, tasks=("label",), patch_size=4)
+  moved = transfer.backbone(source, target, grids=((4, 4), (2, 2)))
+  assert moved.taken["backbone/pos_embed"] == (
+    "resized from 4×4 to 2×2 patches"
+  )
+  assert moved.params["backbone"]["pos_embed"].shape == (1, 5, 12)
+
+
+def test_resizing_keeps_the_class_token_and_what_is_smooth():
+  rows, columns = np.mgrid[:6, :12].astype(np.float32)
+  embedding = np.concatenate(
+    [np.full((1, 2), 9.0), np.stack([rows, columns], -1).reshape(-1, 2)]
+  )[None]
+  resized = np.asarray(
+    transfer.resize_pos_embed(jnp.float32(embedding), (6, 12), (3, 24))
+  )
+  np.testing.assert_array_equal(resized[0, 0], [9, 9])
+  grid = resized[0, 1:].reshape(3, 24, 2)
+  # A ramp stays a ramp away from the borders.
+  np.testing.assert_allclose(np.diff(grid[1, 6:-6, 1]), 0.5, atol=1e-5)
+  np.testing.assert_allclose(grid[1, :, 0], 2.5, atol=1e-5)
+  same = transfer.resize_pos_embed(jnp.float32(embedding), (6, 12), (6, 12))
+  np.testing.assert_allclose(same, embedding, atol=1e-6)
+
+
+def test_the_report_says_it_in_words(source, target):
+  assert str(transfer.backbone(source, target)) == (
+    "taken: 29 arrays of the backbone\n"
+    "fresh: backbone/pos_embed (not in the source); heads/label/proj, "
+    "heads/position/proj (a head)\n"
+    "left: heads/position/proj, heads/relation/key, heads/relation/query"
+  )
+
+
+def make_state(tree, heads_only):
+  trained = {"heads": tree["heads"]} if heads_only else tree
+  fixed = {"backbone": tree["backbone"]} if heads_only else {}
+  return step.TrainState(0, None, trained, fixed, None)
+
+
+@pytest.mark.parametrize("heads_only", [False, True])
+def test_a_state_starts_with_the_weights_frozen_or_not(
+  source, target, heads_only
+):
+  state, _ = transfer.start(make_state(target, heads_only), source)
+  found = step.joined(state.params, state.fixed)
+  np.testing.assert_array_equal(
+    found["backbone"]["norm"]["scale"], source["backbone"]["norm"]["scale"]
+  )
+  np.testing.assert_array_equal(
+    found["backbone"]["blocks"][1]["mlp"]["fc1"]["kernel"],
+    source["backbone"]["blocks"][1]["mlp"]["fc1"]["kernel"],
+  )
+
+
+def test_weights_of_which_nothing_fits_are_refused(target):
+  wide = params(0, tasks=("label",), embed_dim=24)
+  with pytest.raises(ValueError, match=r"(?s)no array .* fits .*\(1, 1, 24\)"):
+    transfer.start(
+      make_state(target, False),
+      {"backbone": {"cls_token": wide["backbone"]["cls_token"]}},
+    )
 
 
 def test_source_and_target_stay_as_they_were(source, target):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import pathlib
 import platform
 import resource
@@ -14,7 +13,6 @@ from importlib import metadata
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from relvit_jax import config
@@ -86,10 +84,16 @@ def make_arms(
     # Ten points a curve, wherever a dispatch ends.
     dispatch = settings.steps_per_dispatch
     settings.eval_every = max(dispatch, num_steps // 10 // dispatch * dispatch)
-    # Fine-tuning and supervised training are one recipe, compiled once.
+    # Fine-tuning and supervised training are one recipe, compiled once: they
+    # differ in where the weights come from, which a stage does not ask.
+    settings.update(stage="supervised", init_checkpoint="last")
     recipe = settings.to_json(sort_keys=True)
     if recipe not in stages:
-      stages[recipe] = Stage(settings, splits, _mesh(settings))
+      stages[recipe] = Stage(
+        settings,
+        splits["train"],
+        partitioning.mesh_for(settings.batch_size, settings.eval_batch_size),
+      )
     return stages[recipe]
 
   return (
@@ -129,13 +133,6 @@ def arms_table(
     ("", "labelled steps", "all steps", "test accuracy %", "RelViT's gain"),
     rows,
   )
-
-
-def _mesh(settings: Any) -> Mesh:
-  """As many devices as share the batches evenly: they are small ones."""
-  devices = jax.devices()
-  count = math.gcd(len(devices), settings.batch_size, settings.eval_batch_size)
-  return partitioning.make_mesh(settings.mesh.fsdp, devices[:count])
 
 
 def _run_seeds(

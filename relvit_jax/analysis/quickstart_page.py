@@ -169,7 +169,9 @@ def _relations(
   assert run.pretrained is not None
   first = [int(np.flatnonzero(test.labels == label)[0]) for label in range(6)]
   images = test.images[first]
-  scores = stage.model(run.pretrained)(stage.normalise(jnp.asarray(images)))
+  scores = stage.model(run.pretrained)(
+    stage.views.normalise(jnp.asarray(images))
+  )
   patches = grid.patchify(images.astype(float), stage.config.model.patch_size)
   return figures.relations(
     images,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
@@ -19,25 +20,26 @@ Evaluate = Callable[
 
 def make_evaluate(
   graphdef: Any,
-  normalise: Callable[[Array], Array],
+  objective: step.Objective,
+  view: Callable[[feed.Batch], Array],
   grid_size: tuple[int, int],
   mesh: Mesh,
 ) -> Evaluate:
   """(params, fixed, batches) → metrics, compiled once for all splits.
 
-  `batches` are those of `feed.evaluation_batches`. Patches are shown in
-  order, and nothing is dropped out.
+  `batches` are those of `feed.evaluation_batches`, which `view` shows to
+  the model. Patches are shown in order, and nothing is dropped out.
+  The metrics are those of `metrics.measure` and `loss_<task>`, `loss_total`.
   """
 
   def evaluate_batch(
     params: step.Params, fixed: step.Params, batch: feed.Batch
   ) -> metrics.Metrics:
-    outputs = step.merge_model(graphdef, params, fixed)(
-      normalise(batch["image"])
-    )
-    return metrics.measure(
-      outputs, {"label": batch["label"]}, grid_size, mask=batch["mask"]
-    )
+    outputs = step.merge_model(graphdef, params, fixed)(view(batch))
+    labels, mask = {"label": batch["label"]}, batch["mask"]
+    measured = metrics.measure(outputs, labels, grid_size, mask=mask)
+    losses = objective(outputs, labels, mask=mask)
+    return measured | metrics.of_losses(losses, jnp.sum(mask))
 
   compiled = jax.jit(
     evaluate_batch, out_shardings=partitioning.replicated(mesh)

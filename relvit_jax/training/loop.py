@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
-from relvit_jax.data import sources
+import jax
+import numpy as np
+
+from relvit_jax.data import feed
 from relvit_jax.training import metrics, step
 from relvit_jax.training.stage import Stage
 
@@ -34,50 +36,74 @@ class History:
 def run(
   stage: Stage,
   state: step.TrainState,
-  eval_split: sources.Split,
+  eval_split: feed.Examples,
   on_progress: Callable[[int, Means], None] | None = None,
+  on_evaluation: Callable[[int, Means, step.TrainState], None] | None = None,
 ) -> tuple[step.TrainState, History]:
   """Trains to the stage's last step, evaluating on the way.
+
+  Where a dispatch ends follows from the step alone, so that a run that was
+  stopped goes on with the dispatches that it would have had.
 
   Args:
     stage: compiled functions.
     state: where to begin; donated, do not use it afterwards.
-    eval_split: evaluated every `config.eval_every` steps and at the end.
+    eval_split: evaluated every `stage.eval_every` steps and at the end.
     on_progress: called with (steps taken, mean training metrics) for every
       dispatch, one dispatch late.
+    on_evaluation: called with (steps taken, metrics, the state) after every
+      evaluation; the state is donated to the next dispatch after that.
 
   Raises:
-    FloatingPointError: a training loss is not finite; names the steps.
-    ValueError: the state is past the last step, or between two dispatches.
+    FloatingPointError: a training loss is not finite; names the step. No
+      evaluation has seen the state that came of it.
+    ValueError: the state is past the last step.
   """
   history = History()
-  begun, every = int(state.step), stage.config.steps_per_dispatch
-  if begun >= stage.num_steps or begun % every:
+  done = int(state.step)
+  if done >= stage.num_steps:
     raise ValueError(
-      f"a state at step {begun} cannot be trained to num_steps="
-      f"{stage.num_steps} in dispatches of steps_per_dispatch={every}"
+      f"a state at step {done} has nothing left of num_steps={stage.num_steps}"
     )
-  waiting: tuple[int, metrics.Metrics] | None = None
+  words = np.asarray(jax.device_get(step.order_words(state.key)))
+  waiting: tuple[int, int, metrics.Metrics] | None = None
 
   def fetch() -> None:
+    nonlocal waiting
     if waiting is None:
       return
-    done, sums = waiting
+    begun, ended, sums = waiting
+    waiting = None
     means = metrics.means([sums])
-    if not math.isfinite(means["loss_total"]):
-      raise FloatingPointError(
-        f"the loss is {means['loss_total']} in steps {done - every}..{done - 1}"
-      )
-    history.train[done] = means
+    check_finite(sums["loss_total"], begun, ended)
+    history.train[ended] = means
     if on_progress:
-      on_progress(done, means)
+      on_progress(ended, means)
 
-  for done in range(begun + every, stage.num_steps + 1, every):
-    state, sums = stage.train_steps(state, stage.train_data)
+  while done < stage.num_steps:
+    begun, done = done, stage.block_end(done)
+    data = stage.feed.block(words, begun, done - begun)
+    state, sums = stage.train_steps(state, data, np.int32(done - begun))
     # The device has its next work; only now wait for what it did before.
     fetch()
-    waiting = done, sums
-    if done % stage.config.eval_every == 0 or done == stage.num_steps:
-      history.evaluation[done] = stage.evaluate(state, eval_split)
-  fetch()
+    waiting = begun, done, sums
+    if done % stage.eval_every == 0 or done == stage.num_steps:
+      fetch()
+      means = stage.evaluate(state, eval_split)
+      history.evaluation[done] = means
+      if on_evaluation:
+        on_evaluation(done, means, state)
   return state, history
+
+
+def check_finite(
+  losses: tuple[jax.Array, jax.Array], begun: int, ended: int
+) -> None:
+  """Raises, naming the first step of a dispatch whose loss is no number."""
+  values = np.asarray(jax.device_get(losses[0]))[: ended - begun]
+  broken = np.flatnonzero(~np.isfinite(values))
+  if len(broken):
+    raise FloatingPointError(
+      f"the loss is {values[broken[0]]} in step {begun + broken[0]}; the run "
+      "stopped, and nothing of it was saved since the last evaluation"
+    )

@@ -65,6 +65,14 @@ def measure(
   return {name: _counted(value, mask) for name, value in per_image.items()}
 
 
+def of_losses(losses: Mapping[str, Any], num_images: Any) -> Metrics:
+  """Mean losses of so many images, as the metrics `loss_<task>`."""
+  count = jnp.asarray(num_images, jnp.float32)
+  return {
+    f"loss_{task}": (value * count, count) for task, value in losses.items()
+  }
+
+
 def means(batches: Iterable[Metrics]) -> dict[str, float]:
   """Sums and counts of many batches → one number a metric, in float64.
 

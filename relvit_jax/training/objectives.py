@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
@@ -66,6 +66,7 @@ def losses(
   relation_smoothing: float = 0.0,
   relation_dropout: float = 0.0,
   key: Array | None = None,
+  mask: Bool[Any, " B"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
   """The loss of every output, and their sum.
 
@@ -84,6 +85,7 @@ def losses(
     relation_dropout: chance of a pair to be left out of the relation loss, so
       that not every pair of an image answers for it. Drawn from `key`.
     key: a JAX random key, needed by relation_dropout.
+    mask: false for images that do not count; None counts all.
 
   Returns:
     One scalar per output, unweighted, and "total".
@@ -98,16 +100,17 @@ def losses(
       raise ValueError(f"{name}={share} must be in [0, 1)")
   result = {}
   for task, output in outputs.items():
+    kept = None
     if task == "relation":
-      result[task] = _relation_loss(
-        output, wanted[task], relation_smoothing, relation_dropout, key
-      )
+      entropy = _cross_entropy(output, wanted[task], 1, relation_smoothing)
+      kept = _kept_pairs(entropy.shape, relation_dropout, key)
     elif task == "position":
-      result[task] = jnp.mean(_cross_entropy(output, wanted[task], -1))
+      entropy = _cross_entropy(output, wanted[task], -1)
     elif task == "label":
-      result[task] = _label_loss(output, wanted[task], label_smoothing)
+      entropy = _label_entropy(output, wanted[task], label_smoothing)
     else:
-      result[task] = jnp.mean(jnp.square(output - wanted[task]))
+      entropy = jnp.square(output - wanted[task])
+    result[task] = _mean(entropy, kept, mask)
   weights = weights or {}
   for task in weights:
     if task not in TASKS:
@@ -163,29 +166,41 @@ def prepare(
   return outputs, wanted
 
 
-def _relation_loss(
-  scores: Float[Array, "B R N N"],
-  target: Int[Any, "b N N"],
-  smoothing: float,
-  dropout: float,
-  key: Array | None,
-) -> Float[Array, ""]:
-  entropy = _cross_entropy(scores, target, 1, smoothing)  # [B, N, N]
+def _kept_pairs(
+  shape: tuple[int, ...], dropout: float, key: Array | None
+) -> Bool[Array, "B N N"] | None:
   if dropout == 0:
-    return jnp.mean(entropy)
+    return None
   if key is None:
     raise ValueError(f"relation_dropout={dropout} needs a random key")
-  kept = jax.random.bernoulli(key, 1 - dropout, entropy.shape)
-  return jnp.sum(entropy * kept) / jnp.maximum(jnp.sum(kept), 1)
+  return jax.random.bernoulli(key, 1 - dropout, shape)
 
 
-def _label_loss(
+def _label_entropy(
   scores: Float[Array, "B C"], labels: Int[Array, " B"], smoothing: float
-) -> Float[Array, ""]:
-  """A label that is no class makes it NaN, which stops a run."""
+) -> Float[Array, " B"]:
+  """NaN for a label that is no class, which stops a run."""
   entropy = _cross_entropy(scores, labels, -1, smoothing)
   known = (labels >= 0) & (labels < scores.shape[-1])
-  return jnp.mean(jnp.where(known, entropy, jnp.nan))
+  return jnp.where(known, entropy, jnp.nan)
+
+
+def _mean(
+  values: Float[Array, "B ..."],
+  kept: Bool[Array, "B ..."] | None,
+  mask: Bool[Any, " B"] | None,
+) -> Float[Array, ""]:
+  """Over what is kept of the images that count."""
+  if mask is not None:
+    counted = jnp.reshape(mask, (-1, *(1,) * (values.ndim - 1)))
+    kept = jnp.broadcast_to(counted, values.shape) & (
+      True if kept is None else kept
+    )
+  if kept is None:
+    return jnp.mean(values)
+  # Not a product with 0: what does not count may be NaN.
+  total = jnp.sum(jnp.where(kept, values, 0))
+  return total / jnp.maximum(jnp.sum(kept), 1)
 
 
 def _cross_entropy(

@@ -7,6 +7,7 @@ became, and what replaces pmap, which is in maintenance since JAX 0.8.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,13 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     axis_types=(AxisType.Auto, AxisType.Auto),
     devices=devices,
   )
+
+
+def mesh_for(*batch_sizes: int) -> Mesh:
+  """As many devices as share batches of these sizes evenly."""
+  devices = jax.devices()
+  count = math.gcd(len(devices), *batch_sizes)
+  return make_mesh(devices=devices[:count])
 
 
 def check_batch(key: str, batch_size: int, mesh: Mesh) -> None:

@@ -1,8 +1,8 @@
 """All that one stage of training needs, made and compiled once from a config.
 
 A stage is a model with its tasks, an optimiser and a feed; `pretrain`,
-`finetune`, `joint` and `supervised` differ in their config alone. One stage
-serves any number of runs: seed and starting weights are arguments.
+`finetune`, `joint`, `supervised` and `linear` differ in their config alone. One
+stage serves any number of runs: seed and starting weights are arguments.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 import jax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array
 
-from relvit_jax.data import augment, feed, sources
+from relvit_jax.data import feed, statistics, views
 from relvit_jax.models import relvit
 from relvit_jax.training import (
   evaluate,
@@ -31,132 +30,159 @@ class Stage:
 
   Attributes:
     config: as given.
+    mesh: as given.
+    class_names: of the labels.
+    views: how batches become what the model sees.
+    feed: of the training split.
     num_steps: how long a run is.
-    grid_size: (rows, columns) of patches.
+    eval_every: steps from one evaluation to the next.
+    grid_size: (rows, columns) of the patches that the pair tasks ask about.
     graphdef: of the model, to merge with arrays (`step.merge_model`).
+    state_shapes: shape, type and sharding of every leaf of a state.
   """
 
-  def __init__(
-    self,
-    config: Any,
-    splits: dict[str, sources.Split],
-    mesh: Mesh,
-  ):
+  def __init__(self, config: Any, train: feed.Examples, mesh: Mesh):
     """Compiles nothing yet; that happens at the first call of each function.
 
     Args:
       config: a ConfigDict with the keys of `configs/common.py`.
-      splits: of the data set, train among them.
+      train: the training split.
       mesh: the devices, from `partitioning.make_mesh`.
     """
     for key in ("batch_size", "eval_batch_size"):
       partitioning.check_batch(key, config[key], mesh)
-    _check_steps(config)
     self.config = config
     self.mesh = mesh
-    self.num_steps = config.num_steps
-    self._splits = splits
-    mean, std = splits["train"].statistics()
-    self._normalise = functools.partial(augment.normalise, mean=mean, std=std)
-
+    self.class_names = train.class_names
+    epoch = -(-len(train) // config.batch_size)
+    self.num_steps = config.num_steps or round(config.num_epochs * epoch)
+    self.eval_every = config.eval_every or epoch
+    mean, std = config.data.mean, config.data.std
+    if mean is None:
+      mean, std = statistics.measure(train)
+    self.views = make_views(config, mean, std)
+    self.feed = feed.make(
+      train,
+      batch_size=config.batch_size,
+      max_steps=config.steps_per_dispatch,
+      mesh=mesh,
+      num_workers=config.data.num_workers,
+      stream=config.data.feed == "streaming",
+    )
     model = nnx.eval_shape(lambda: self._create(nnx.Rngs(0)))
-    self.graphdef, _, _ = step.split_model(model)
     self.grid_size = model.grid_size
+    self.graphdef, _, _ = self._split(model)
+    self._compile()
+
+  def _compile(self) -> None:
+    config, mesh = self.config, self.mesh
     tx = optimizer.paper_adamw(
       optimizer.paper_schedule(
-        config.optimizer.lr, config.optimizer.end_lr, config.num_steps
+        config.optimizer.lr, config.optimizer.end_lr, self.num_steps
       ),
       config.optimizer.weight_decay,
       config.optimizer.clip_norm,
     )
-    init = step.make_init(self._create, tx)
-    self._shardings = step.state_shardings(
-      jax.eval_shape(init, jax.random.key(0)), tx, mesh
+    init = step.make_init(self._create, self._split, tx)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = step.state_shardings(shapes, tx, mesh)
+    self.state_shapes = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      shapes,
+      shardings,
     )
-    self._init = jax.jit(init, out_shardings=self._shardings)
+    self._init = jax.jit(init, out_shardings=shardings)
     train_step = step.make_train_step(
-      self.graphdef, tx, self._objective(), self._augment, self.grid_size
+      self.graphdef,
+      tx,
+      self._objective(),
+      self.views.training,
+      self.grid_size,
     )
     replicated = partitioning.replicated(mesh)
     self.train_steps = jax.jit(
       step.make_train_steps(
-        train_step, config.steps_per_dispatch, config.batch_size, mesh
+        train_step, config.steps_per_dispatch, self.feed, mesh
       ),
-      in_shardings=(self._shardings, replicated),
-      out_shardings=(self._shardings, replicated),
+      out_shardings=(shardings, replicated),
       donate_argnums=0,
     )
     self._evaluate = evaluate.make_evaluate(
-      self.graphdef, self._normalise, self.grid_size, mesh
+      self.graphdef,
+      functools.partial(objectives.losses, grid_size=self.grid_size),
+      self.views.evaluation,
+      self.grid_size,
+      mesh,
     )
 
   def init(self, seed: int) -> step.TrainState:
     """A fresh state, drawn from the seed and laid out over the mesh."""
     return self._init(jax.random.key(seed))
 
-  @functools.cached_property
-  def train_data(self) -> feed.Batch:
-    """The training split on every device, as uint8."""
-    split = self._splits["train"]
-    return jax.device_put(
-      {"image": split.images, "label": split.labels},
-      partitioning.replicated(self.mesh),
-    )
+  def block_end(self, done: int) -> int:
+    """The step at which the dispatch that begins at step `done` ends."""
+    dispatch = self.config.steps_per_dispatch
+    ends = [(done // n + 1) * n for n in (dispatch, self.eval_every)]
+    return min(*ends, self.num_steps)
 
   def evaluate(
-    self, state: step.TrainState, split: sources.Split
+    self, state: step.TrainState, split: feed.Examples
   ) -> dict[str, float]:
-    """Metrics on any split of the same image size."""
-    batches = feed.evaluation_batches(split, self.config.eval_batch_size)
+    """Metrics and losses on any split of the same image size."""
+    batches = feed.evaluation_batches(
+      split, self.config.eval_batch_size, self.config.data.num_workers
+    )
     return self._evaluate(state.params, state.fixed, batches)
 
   def model(self, state: step.TrainState) -> relvit.RelViT:
     """The model with the weights of a state, to call and look into."""
     return step.merge_model(self.graphdef, state.params, state.fixed)
 
-  def normalise(self, images: Array) -> Array:
-    """Pixels 0..255 → what the model was trained on."""
-    return self._normalise(images)
-
   def _create(self, rngs: nnx.Rngs) -> relvit.RelViT:
-    return relvit.create_model(
-      **self.config.model,
-      tasks=tuple(self.config.tasks),
-      num_classes=len(self._splits["train"].class_names),
-      image_size=self._splits["train"].images.shape[1:3],
-      rngs=rngs,
-    )
+    return create_model(self.config, self.views, len(self.class_names), rngs)
+
+  def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
+    return step.split_model(model, heads_only=self.config.freeze_backbone)
 
   def _objective(self) -> step.Objective:
     loss = self.config.loss
+    dropout = loss.relation_dropout
+    if loss.relation_dropout_needs_smoothing and not loss.relation_smoothing:
+      dropout = 0.0
     return functools.partial(
       objectives.losses,
       grid_size=self.grid_size,
       weights=loss.weights.to_dict(),
       label_smoothing=loss.label_smoothing,
       relation_smoothing=loss.relation_smoothing,
-      relation_dropout=loss.relation_dropout,
-    )
-
-  def _augment(self, key: Array, images: Array) -> tuple[Array, Array | None]:
-    crop_key, order_key = jax.random.split(key)
-    images = augment.pad_crop(crop_key, images, self.config.data.crop_padding)
-    images = self._normalise(images)
-    if not self.config.data.permute_patches:
-      return images, None
-    return augment.permute_patches(
-      order_key, images, self.config.model.patch_size
+      relation_dropout=dropout,
     )
 
 
-def _check_steps(config: Any) -> None:
-  """Raises unless dispatches and evaluations end where the run can see it."""
-  dispatch = config.steps_per_dispatch
-  if dispatch < 1:
-    raise ValueError(f"steps_per_dispatch={dispatch} must be at least 1")
-  for key in ("num_steps", "eval_every"):
-    if config[key] < 1 or config[key] % dispatch:
-      raise ValueError(
-        f"{key}={config[key]} must be a multiple of "
-        f"steps_per_dispatch={dispatch}"
-      )
+def make_views(config: Any, mean: Any, std: Any) -> views.Views:
+  """How a config shows images to the model."""
+  return views.Views(
+    image_size=config.data.image_size,
+    patch_size=config.model.patch_size,
+    mean=tuple(mean),
+    std=tuple(std),
+    **config.augment,
+  )
+
+
+def create_model(
+  config: Any, view: views.Views, num_classes: int, rngs: nnx.Rngs
+) -> relvit.RelViT:
+  """The model of a config, with random weights."""
+  sizes = {
+    name: value for name, value in config.model.items() if value is not None
+  }
+  return relvit.create_model(
+    **sizes,
+    tasks=tuple(config.tasks),
+    num_classes=num_classes,
+    image_size=view.model_size,
+    rngs=rngs,
+  )

@@ -17,13 +17,14 @@ from relvit_jax.data import feed
 from relvit_jax.models.relvit import RelViT
 from relvit_jax.training import metrics, partitioning
 
-Params = dict[str, Any]
+# Nested dicts of arrays; the keys of a list, such as blocks, are numbers.
+Params = dict[Any, Any]
 
 # What a run draws from its key, each from a key of its own.
 _ORDER, _NOISE = 0, 1
 
-# (key, uint8 images) → (normalised images, permutation of patches or None).
-Augment = Callable[[PRNGKeyArray, Array], tuple[Array, Array | None]]
+# (a key an image, batch) → (normalised images, permutation of patches or None).
+Augment = Callable[[PRNGKeyArray, feed.Batch], tuple[Array, Array | None]]
 # (outputs, labels, permutation, key) → loss per task and "total".
 Objective = Callable[..., dict[str, Array]]
 
@@ -49,9 +50,19 @@ class TrainState:
   opt_state: optax.OptState
 
 
-def split_model(model: RelViT) -> tuple[Any, Params, Params]:
-  """(graphdef, trained arrays, fixed arrays), the arrays as nested dicts."""
-  graphdef, params, fixed = nnx.split(model, nnx.Param, ...)
+def split_model(
+  model: RelViT, heads_only: bool = False
+) -> tuple[Any, Params, Params]:
+  """(graphdef, trained arrays, fixed arrays), the arrays as nested dicts.
+
+  Args:
+    model: not changed.
+    heads_only: whether the backbone is fixed; no gradient of it is computed.
+  """
+  trained = nnx.All(nnx.Param, nnx.PathContains("heads"))
+  graphdef, params, fixed = nnx.split(
+    model, trained if heads_only else nnx.Param, ...
+  )
   return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
 
 
@@ -60,15 +71,35 @@ def merge_model(graphdef: Any, params: Params, fixed: Params) -> RelViT:
   return nnx.merge(graphdef, nnx.State(params), nnx.State(fixed))
 
 
+def joined(params: Params, fixed: Params) -> Params:
+  """All arrays of a model in one tree of nested dicts."""
+  result = dict(params)
+  for name, value in fixed.items():
+    inner = result.get(name)
+    result[name] = joined(inner, value) if isinstance(inner, dict) else value
+  return result
+
+
+def picked(arrays: Params, like: Params) -> Params:
+  """Of all arrays those at the paths of `like`."""
+  return {
+    name: picked(arrays[name], value)
+    if isinstance(value, dict)
+    else arrays[name]
+    for name, value in like.items()
+  }
+
+
 def make_init(
   create: Callable[[nnx.Rngs], RelViT],
+  split: Callable[[RelViT], tuple[Any, Params, Params]],
   optimizer: optax.GradientTransformation,
 ) -> Callable[[PRNGKeyArray], TrainState]:
   """key → fresh state: pure, so that it can be compiled and sharded."""
 
   def init(key: PRNGKeyArray) -> TrainState:
     init_key, run_key = jax.random.split(key)
-    _, params, fixed = split_model(create(nnx.Rngs(init_key)))
+    _, params, fixed = split(create(nnx.Rngs(init_key)))
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       key=run_key,
@@ -97,10 +128,10 @@ def make_train_step(
   def train_step(
     state: TrainState, batch: feed.Batch
   ) -> tuple[TrainState, metrics.Metrics]:
-    # Resuming never reuses noise: the step is part of the key.
-    noise = jax.random.fold_in(state.key, _NOISE)
-    keys = jax.random.split(jax.random.fold_in(noise, state.step), 3)
-    images, permutation = augment(keys[0], batch["image"])
+    keys = jax.random.split(noise_key(state.key, state.step), 3)
+    # And so does every image of the batch, whoever else is in it.
+    augment_keys = jax.random.split(keys[0], len(batch["image"]))
+    images, permutation = augment(augment_keys, batch)
 
     def loss(params: Params) -> tuple[Array, metrics.Metrics]:
       model = merge_model(graphdef, params, state.fixed)
@@ -111,11 +142,7 @@ def make_train_step(
       measured = metrics.measure(
         outputs, {"label": batch["label"]}, grid_size, permutation=permutation
       )
-      count = jnp.asarray(len(images), jnp.float32)
-      measured |= {
-        f"loss_{task}": (value * count, count)
-        for task, value in by_task.items()
-      }
+      measured |= metrics.of_losses(by_task, len(images))
       return by_task["total"], measured
 
     gradients, measured = jax.grad(loss, has_aux=True)(state.params)
@@ -138,38 +165,58 @@ def make_train_steps(
   train_step: Callable[
     [TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]
   ],
-  num_steps: int,
-  batch_size: int,
+  max_steps: int,
+  training_feed: feed.Feed,
   mesh: Mesh,
-) -> Callable[[TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]]:
-  """(state, resident split) → (state, metrics [num_steps] each).
+) -> Callable[
+  [TrainState, feed.Batch, Array], tuple[TrainState, metrics.Metrics]
+]:
+  """(state, a block of the feed, number of steps) → (state, metrics).
 
-  The split lies on the device; batches are drawn and the steps taken in one
-  dispatch, so that the host never stands between two steps.
+  Batches are drawn and steps taken in one dispatch, so that the host never
+  stands between two steps. How many steps, at most `max_steps`, is an
+  argument: one compiled program takes a run to any place, and where its
+  dispatches begin changes no number. Metrics are [max_steps] each; the count
+  of a step that was not taken is 0.
   """
   sharding = partitioning.batch_sharding(mesh)
 
   def train_steps(
-    state: TrainState, split: feed.Batch
+    state: TrainState, data: feed.Batch, num_steps: Array
   ) -> tuple[TrainState, metrics.Metrics]:
-    indices = feed.batch_indices(
-      jax.random.fold_in(state.key, _ORDER),
-      state.step,
-      num_steps,
-      batch_size,
-      len(split["image"]),
+    batch_of = training_feed.batches(
+      order_words(state.key), data, state.step, max_steps
     )
+    # Traced once, for its shapes and for the loop.
+    take_step = jax.jit(train_step)
 
     def one(
-      state: TrainState, chosen: Array
+      i: Array, carry: tuple[TrainState, metrics.Metrics]
     ) -> tuple[TrainState, metrics.Metrics]:
-      batch = jax.tree.map(lambda array: array[chosen], split)
-      batch = jax.lax.with_sharding_constraint(batch, sharding)
-      return train_step(state, batch)
+      state, record = carry
+      batch = jax.lax.with_sharding_constraint(batch_of(i), sharding)
+      state, measured = take_step(state, batch)
+      return state, jax.tree.map(
+        lambda all_steps, value: all_steps.at[i].set(value), record, measured
+      )
 
-    return jax.lax.scan(one, state, indices)
+    _, shapes = jax.eval_shape(take_step, state, batch_of(state.step))
+    record = jax.tree.map(
+      lambda leaf: jnp.zeros((max_steps,), leaf.dtype), shapes
+    )
+    return jax.lax.fori_loop(0, num_steps, one, (state, record))
 
   return train_steps
+
+
+def noise_key(key: Array, step: Any) -> Array:
+  """For all that a step draws; resuming never reuses one."""
+  return jax.random.fold_in(jax.random.fold_in(key, _NOISE), step)
+
+
+def order_words(key: Array) -> Array:
+  """What a run's order of examples follows from, by its key."""
+  return feed.words_of(jax.random.fold_in(key, _ORDER))
 
 
 def state_shardings(state: Any, optimizer: Any, mesh: Mesh) -> Any:

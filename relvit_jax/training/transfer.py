@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from relvit_jax.training import partitioning
+from relvit_jax.training import partitioning, step
+
+Grid = tuple[int, int]
+
+_POS_EMBED = "backbone/pos_embed"
 
 
 class Transfer(NamedTuple):
@@ -15,31 +21,49 @@ class Transfer(NamedTuple):
 
   Attributes:
     params: the target's parameters, with the source's backbone in them.
-    taken: paths that were taken over.
+    taken: path → how: "as it is", or resized from which grid to which.
     fresh: path → why the target keeps its own initial value.
     left: paths of the source that have no place in the target.
   """
 
   params: Any
-  taken: tuple[str, ...]
+  taken: dict[str, str]
   fresh: dict[str, str]
   left: tuple[str, ...]
 
+  def __str__(self) -> str:
+    """What a person wants to know, in three lines at most."""
+    lines = [f"taken: {len(self.taken)} arrays of the backbone"]
+    changed = {name: how for name, how in self.taken.items() if how != AS_IT_IS}
+    lines[0] += "".join(f"; {name} {how}" for name, how in changed.items())
+    if self.fresh:
+      lines.append(f"fresh: {_listed(self.fresh)}")
+    if self.left:
+      lines.append(f"left: {', '.join(_groups(self.left))}")
+    return "\n".join(lines)
 
-def backbone(source: Any, target: Any) -> Transfer:
-  """Takes over every backbone parameter that has its like in the target.
+
+AS_IT_IS = "as it is"
+
+
+def backbone(
+  source: Any, target: Any, grids: tuple[Grid, Grid] | None = None
+) -> Transfer:
+  """Takes over every backbone array that has its like in the target.
 
   Heads stay the target's own: they answer other questions.
 
   Args:
-    source: parameters of the model that was pre-trained.
-    target: initial parameters of the model to train next; unchanged.
+    source: arrays of the model that was pre-trained, as nested dicts.
+    target: initial arrays of the model to train next; unchanged.
+    grids: (rows, columns) of patches of source and target, to resize learned
+      positional embeddings where they differ.
   """
   given = {
     partitioning.path_name(path): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(source)
   }
-  taken: list[str] = []
+  taken: dict[str, str] = {}
   fresh: dict[str, str] = {}
 
   def choose(path: Any, own: Any) -> Any:
@@ -49,14 +73,82 @@ def backbone(source: Any, target: Any) -> Transfer:
       fresh[name] = "a head"
     elif theirs is None:
       fresh[name] = "not in the source"
-    elif theirs.shape != own.shape:
-      fresh[name] = f"shape {theirs.shape} there, {own.shape} here"
-    else:
-      taken.append(name)
+    elif theirs.shape == own.shape:
+      taken[name] = AS_IT_IS
       # A copy: the training step donates its state, the source stays whole.
-      return jnp.copy(theirs)
+      return _placed(jnp.array(theirs, own.dtype), own)
+    elif name == _POS_EMBED and grids and grids[0] != grids[1]:
+      (rows, columns), (height, width) = grids
+      taken[name] = f"resized from {rows}×{columns} to {height}×{width} patches"
+      resized = resize_pos_embed(jnp.asarray(theirs), *grids)
+      return _placed(resized.astype(own.dtype), own)
+    else:
+      fresh[name] = f"shape {theirs.shape} there, {own.shape} here"
     return own
 
   params = jax.tree_util.tree_map_with_path(choose, target)
   left = tuple(sorted(set(given) - set(taken)))
-  return Transfer(params, tuple(taken), fresh, left)
+  return Transfer(params, taken, fresh, left)
+
+
+def start(
+  state: step.TrainState, source: Any, grids: tuple[Grid, Grid] | None = None
+) -> tuple[step.TrainState, Transfer]:
+  """A state with the source's backbone, trained and frozen parts alike.
+
+  Raises:
+    ValueError: nothing of the source has a place in the state.
+  """
+  both = backbone(source, step.joined(state.params, state.fixed), grids)
+  if not both.taken:
+    raise ValueError(f"no array of the checkpoint fits the model:\n{both}")
+  return dataclasses.replace(
+    state,
+    params=step.picked(both.params, state.params),
+    fixed=step.picked(both.params, state.fixed),
+  ), both
+
+
+def resize_pos_embed(
+  embedding: Float[Array, "1 T D"], source: Grid, target: Grid
+) -> Float[Array, "1 S D"]:
+  """Positional embeddings for another grid, bicubic; the class token's stays.
+
+  Args:
+    embedding: of the class token, if any, then of each patch of `source`.
+    source: (rows, columns).
+    target: likewise.
+  """
+  first = embedding.shape[1] - source[0] * source[1]
+  dim = embedding.shape[2]
+  grid = embedding[:, first:].reshape(1, *source, dim)
+  grid = jax.image.resize(grid, (1, *target, dim), "bicubic")
+  return jnp.concatenate(
+    [embedding[:, :first], grid.reshape(1, -1, dim)], axis=1
+  )
+
+
+def _placed(array: Array, like: Any) -> Any:
+  sharding = getattr(like, "sharding", None)
+  return array if sharding is None else jax.device_put(array, sharding)
+
+
+def _listed(reasons: dict[str, str]) -> str:
+  """a, b (a head); c (not in the source)."""
+  by_reason: dict[str, list[str]] = {}
+  for name, reason in reasons.items():
+    by_reason.setdefault(reason, []).append(name)
+  return "; ".join(
+    f"{', '.join(_groups(names))} ({reason})"
+    for reason, names in by_reason.items()
+  )
+
+
+def _groups(names: Any) -> list[str]:
+  """heads/label/… for all that begins so: layers, not arrays."""
+  return list(
+    dict.fromkeys(
+      name if name.count("/") < 2 else f"{name.rsplit('/', 1)[0]}"
+      for name in names
+    )
+  )

@@ -1,0 +1,104 @@
+"""The splits of a config, in memory where they fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from relvit_jax.data import feed, sources
+
+# Of a device's memory, what a resident split may take: the rest is for the
+# activations of large batches.
+_SHARE = 0.25
+# Where a device does not tell its memory, as a CPU: bytes.
+_UNKNOWN = 4 * 2**30
+
+
+class Loaded(NamedTuple):
+  """What `load` gives.
+
+  Attributes:
+    splits: train, validation and test.
+    feed: which feed was chosen and why, in a line.
+  """
+
+  splits: dict[str, feed.Examples]
+  feed: str
+
+
+def load(config: Any, parts: tuple[str, ...] = sources.PARTS) -> Loaded:
+  """Opens the data set of a config, and reads into memory what is to be there.
+
+  Args:
+    config: with the group `data` of `configs/common.py`.
+    parts: which of train, validation and test.
+
+  Raises:
+    ValueError: the data set, a split of it or an image cannot be used.
+  """
+  splits = open_splits(config, parts)
+  for part, split in splits.items():
+    check_labels(config.tasks, part, split)
+  resident, why = _resident(config.data.feed, splits.values())
+  return Loaded(_in_memory(splits) if resident else splits, why)
+
+
+def open_splits(
+  config: Any, parts: tuple[str, ...] = sources.PARTS
+) -> dict[str, feed.Examples]:
+  """The parts of the data set of a config; what is on disk is not yet read."""
+  data = config.data
+  return dict(
+    sources.load_splits(
+      data.name,
+      {part: data.splits[part] for part in parts},
+      folder=data.folder,
+      classes=data.classes,
+      data_dir=data.dir,
+      stored_size=data.stored_size,
+      max_skipped=data.max_skipped,
+    )
+  )
+
+
+def check_labels(tasks: Any, part: str, split: feed.Examples) -> None:
+  """Raises if labels are to be learned where there are none."""
+  if "label" in tasks and not split.class_names:
+    raise ValueError(
+      f"tasks={tuple(tasks)!r} learn labels, and {split.name} ({part}) has "
+      "none: the stage pretrain does without"
+    )
+
+
+def _resident(wanted: str, splits: Any) -> tuple[bool, str]:
+  total = sum(len(split) * math.prod(split.image_shape) for split in splits)
+  size = f"{total / 2**20:,.0f} MiB of pixels"
+  if wanted != "auto":
+    return wanted == "resident", f"{wanted}, as data.feed says; {size}"
+  stats = jax.local_devices()[0].memory_stats() or {}
+  limit = stats.get("bytes_limit", _UNKNOWN / _SHARE) * _SHARE
+  if total <= limit:
+    return True, f"resident: {size} lie on the device"
+  return False, (
+    f"streaming: {size} are more than the {limit / 2**20:,.0f} MiB that a "
+    "device has for them"
+  )
+
+
+def _in_memory(splits: dict[str, feed.Examples]) -> dict[str, feed.Examples]:
+  """Decoded once; two parts that are one split are read once."""
+  waiting = {
+    split.name: split
+    for split in splits.values()
+    if isinstance(split, sources.Records)
+  }
+  loaded: dict[str, feed.Examples] = {}
+  total = sum(len(split) for split in waiting.values())
+  with tqdm(total=total, unit=" images", disable=None, leave=False) as bar:
+    for name, split in waiting.items():
+      bar.set_description(f"reading {name}")
+      loaded[name] = split.load(bar.update)
+  return {part: loaded.get(one.name, one) for part, one in splits.items()}

@@ -1,0 +1,190 @@
+"""A whole run in a work directory, from its config to its summary."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from relvit_jax import config_checks
+from relvit_jax.training import (
+  checkpoint,
+  datasets,
+  logs,
+  loop,
+  partitioning,
+  step,
+  transfer,
+  workdir,
+)
+from relvit_jax.training.progress import Progress, in_words
+from relvit_jax.training.stage import Stage
+
+
+class Experiment:
+  """One run: opened, trained to its end, summarised.
+
+  Opened again with the same config it goes on where its last checkpoint is.
+
+  Attributes:
+    stage: its compiled functions.
+    splits: train, validation and test.
+  """
+
+  def __init__(self, config: Any, folder: pathlib.Path):
+    """Reads the data; what is wrong with the config or the data shows here.
+
+    Args:
+      config: checked by `config_checks.check`.
+      folder: the work directory; made, or that of the same run.
+
+    Raises:
+      ValueError: something cannot be; the message says what would be right.
+    """
+    mesh = partitioning.make_mesh(config.mesh.fsdp)
+    for key in ("batch_size", "eval_batch_size"):
+      partitioning.check_batch(key, config[key], mesh)
+    workdir.open_for(config, folder)
+    self._config, self._folder = config, folder
+    self.splits, self._feed = datasets.load(config)
+    self.stage = Stage(config, self.splits["train"], mesh)
+    self._checkpoints = folder / workdir.CHECKPOINTS
+    self._best = best_metric(config.tasks)
+
+  def run(self, state: step.TrainState) -> dict[str, Any]:
+    """Trains what is left to train, and returns the summary it prints.
+
+    Args:
+      state: of `first_state`; donated.
+    """
+    if int(state.step) < self.stage.num_steps:
+      self._train(state)
+    return self._summarise()
+
+  def _train(self, state: step.TrainState) -> None:
+    done = int(state.step)
+    project = self._config.logs.wandb
+    with (
+      checkpoint.Checkpoints(
+        self._checkpoints, keep=self._config.keep_checkpoints, best=self._best
+      ) as saved,
+      logs.Logs(
+        self._folder,
+        resume_step=done,
+        tensorboard=self._config.logs.tensorboard,
+        wandb={"project": project} if project else None,
+      ) as written,
+      Progress(self.stage.num_steps, done, self._config.batch_size) as shown,
+    ):
+
+      def on_progress(done: int, means: loop.Means) -> None:
+        written.write(done, "train", means)
+        shown.advance(done, means)
+
+      def on_evaluation(
+        done: int, means: loop.Means, state: step.TrainState
+      ) -> None:
+        written.write(done, "validation", means)
+        shown.evaluated(done, "validation", means)
+        saved.save(done, state, metrics=means, meta=describe(self.stage))
+
+      loop.run(
+        self.stage, state, self.splits["validation"], on_progress, on_evaluation
+      )
+
+  def first_state(self) -> step.TrainState:
+    """The newest checkpoint, or a fresh state with the weights asked for.
+
+    Raises:
+      ValueError: the checkpoint is damaged, or does not fit.
+      FileNotFoundError: there is none where `init_from` says.
+    """
+    self._say_what_runs()
+    begun = self._found("last")
+    if begun is not None:
+      print(f"resumes at step {begun:,} of {self.stage.num_steps:,}")
+      return self._restored(begun)
+    state = self.stage.init(self._config.seed)
+    if not self._config.init_from:
+      return state
+    folder, at = checkpoint.find(
+      self._config.init_from, self._config.init_checkpoint
+    )
+    meta, params, fixed = checkpoint.read(folder, at)
+    state, report = transfer.start(
+      state,
+      step.joined(params, fixed),
+      (tuple(meta["grid_size"]), self.stage.grid_size),
+    )
+    print(f"weights of {folder}, step {at:,}\n{report}")
+    return state
+
+  def _summarise(self) -> dict[str, Any]:
+    """Scores of the last and of the best checkpoint, printed and kept."""
+    summary: dict[str, Any] = {"test": self.splits["test"].name}
+    for which in ("last", "best"):
+      at = self._found(which)
+      if at is None:  # No evaluation gave a number.
+        continue
+      state = self._restored(at)
+      scores = {
+        part: self.stage.evaluate(state, self.splits[part])
+        for part in ("validation", "test")
+      }
+      summary[which] = {"step": at, **scores}
+      for part, means in scores.items():
+        print(f"{which}, step {at:,}, {part}: {in_words(means)}")
+    workdir.write_summary(self._folder, summary)
+    print(
+      f"\nbest: by {self._best[0]} on {self.splits['validation'].name}\n"
+      f"curves: {self._folder / logs.FILE}"
+      f"\nweights: {self._checkpoints}"
+      f"\nsummary: {self._folder / workdir.SUMMARY}"
+    )
+    return summary
+
+  def _found(self, which: str) -> int | None:
+    """The step of a checkpoint of this run; None before the first."""
+    try:
+      return checkpoint.find(self._checkpoints, which)[1]
+    except FileNotFoundError:
+      return None
+
+  def _restored(self, at: int) -> step.TrainState:
+    return checkpoint.restore(self._checkpoints, self.stage.state_shapes, at)
+
+  def _say_what_runs(self) -> None:
+    config, mesh = self._config, self.stage.mesh
+    for part, split in self.splits.items():
+      print(f"{part}: {len(split):,} images, {split.name}")
+    if config.data.splits.validation == config.data.splits.test:
+      print("the best checkpoint is chosen on the test images, as in the paper")
+    print(f"feed: {self._feed}")
+    leaves = jax.tree.leaves(self.stage.state_shapes.params)
+    print(
+      f"{config.stage}: {', '.join(config.tasks)}; {config.model.backbone}, "
+      f"{sum(leaf.size for leaf in leaves):,} trained parameters; "
+      f"{self.stage.num_steps:,} steps of {config.batch_size} images on "
+      f"{mesh.size} × {jax.devices()[0].device_kind}"
+    )
+    leak = config_checks.leak(config)
+    if leak:
+      print(leak)
+
+
+def best_metric(tasks: Sequence[str]) -> checkpoint.Best:
+  """By which validation metric the best checkpoint is chosen."""
+  return ("label_top1", "max") if "label" in tasks else ("loss_total", "min")
+
+
+def describe(stage: Stage) -> dict[str, Any]:
+  """What a checkpoint must say for its weights to be of use alone."""
+  return {
+    "config": stage.config.to_dict(),
+    "class_names": list(stage.class_names),
+    "grid_size": list(stage.grid_size),
+    "mean": list(stage.views.mean),
+    "std": list(stage.views.std),
+  }

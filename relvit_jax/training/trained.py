@@ -1,0 +1,156 @@
+"""A trained model from a checkpoint alone, to evaluate and to ask."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from relvit_jax import config as configs
+from relvit_jax.data import feed
+from relvit_jax.training import (
+  checkpoint,
+  evaluate,
+  objectives,
+  partitioning,
+  probe,
+  stage,
+  step,
+)
+
+
+class Answers(NamedTuple):
+  """What the model says of every image of a split.
+
+  Attributes:
+    features: with the labels that the images have.
+    labels: the class it finds likeliest, or None without a label head.
+  """
+
+  features: probe.Features
+  labels: Int[np.ndarray, " n"] | None
+
+
+class Trained:
+  """The model of a checkpoint with all that it takes to use it.
+
+  Attributes:
+    config: of the run that trained it.
+    class_names: of its labels.
+    views: how images are shown to it.
+    where: the folder of the checkpoint and its step, as printed.
+    model: with the trained weights, to call and look into.
+  """
+
+  def __init__(self, path: str | os.PathLike[str], which: Any = None):
+    """Reads the weights; no optimiser state.
+
+    Args:
+      path: a work directory, or a checkpoint in it.
+      which: a step, "last" or "best".
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: it is damaged.
+    """
+    folder, number = checkpoint.find(path, which)
+    meta, params, fixed = checkpoint.read(folder, number)
+    self.where = f"{folder}, step {number:,}"
+    self.config = configs.from_dict(meta["config"])
+    self.class_names = tuple(meta["class_names"])
+    self.views = stage.make_views(self.config, meta["mean"], meta["std"])
+    model = nnx.eval_shape(
+      lambda: stage.create_model(
+        self.config, self.views, len(self.class_names), nnx.Rngs(0)
+      )
+    )
+    self._graphdef, _, _ = step.split_model(
+      model, heads_only=self.config.freeze_backbone
+    )
+    batch = self.config.eval_batch_size
+    self._mesh = partitioning.mesh_for(batch)
+    same = partitioning.replicated(self._mesh)
+    self._params, self._fixed = jax.device_put((params, fixed), same)
+    self.model = step.merge_model(self._graphdef, self._params, self._fixed)
+
+  def evaluate(self, split: feed.Examples) -> dict[str, float]:
+    """Losses and metrics on a split."""
+    return self._evaluate(self._params, self._fixed, self._batches(split))
+
+  def answers(self, split: feed.Examples) -> Answers:
+    """Features and classes of every image of a split, in its order."""
+    features, found, labels = [], [], []
+    for batch in self._batches(split):
+      kept = np.asarray(batch["mask"])
+      values, scores = self._ask(self._params, self._fixed, batch)
+      features.append(np.asarray(values)[kept])
+      labels.append(np.asarray(batch["label"])[kept])
+      if scores is not None:
+        found.append(np.asarray(jnp.argmax(scores, axis=-1))[kept])
+    return Answers(
+      probe.Features(np.concatenate(features), np.concatenate(labels)),
+      np.concatenate(found) if found else None,
+    )
+
+  def outputs(self, batch: feed.Batch) -> dict[str, Array]:
+    """What every head says of a few images.
+
+    Args:
+      batch: "image" and, where images were squashed, "size".
+    """
+    return self.model(self.views.evaluation(jax.tree.map(jnp.asarray, batch)))
+
+  def _batches(self, split: feed.Examples) -> Any:
+    batches = feed.evaluation_batches(
+      split, self.config.eval_batch_size, self.config.data.num_workers
+    )
+    sharding = partitioning.batch_sharding(self._mesh)
+    return (jax.device_put(batch, sharding) for batch in batches)
+
+  @functools.cached_property
+  def _evaluate(self) -> evaluate.Evaluate:
+    grid_size = self.model.grid_size
+    return evaluate.make_evaluate(
+      self._graphdef,
+      functools.partial(objectives.losses, grid_size=grid_size),
+      self.views.evaluation,
+      grid_size,
+      self._mesh,
+    )
+
+  @functools.cached_property
+  def _ask(self) -> Any:
+    """(params, fixed, batch) → (features, label scores or None)."""
+
+    def ask(
+      params: step.Params, fixed: step.Params, batch: feed.Batch
+    ) -> tuple[Float[Array, "B F"], Array | None]:
+      model = step.merge_model(self._graphdef, params, fixed)
+      tokens = model.backbone(self.views.evaluation(batch))
+      if "label" not in model.heads:
+        # Nobody taught the class token anything: the mean of the patches.
+        return jnp.mean(tokens.patches, axis=1), None
+      features = model.backbone.features(tokens)
+      return features, model.heads["label"](features)
+
+    return jax.jit(ask)
+
+
+def per_class(
+  found: Int[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
+  class_names: tuple[str, ...],
+) -> dict[str, float]:
+  """Share of each class's images that were recognised; NaN of none."""
+  result = {}
+  for index, name in enumerate(class_names):
+    of_class = found[labels == index]
+    share = (of_class == index).mean() if len(of_class) else np.nan
+    result[name] = float(share)
+  return result

@@ -1,0 +1,86 @@
+"""The splits of a config: in memory where they fit, with labels where due."""
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from relvit_jax import config
+from relvit_jax.data.splits import Records, Split
+from relvit_jax.training import datasets
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+  """Forty small pictures of two classes, of two sizes."""
+  root = tmp_path_factory.mktemp("pictures") / "mine"
+  rng = np.random.default_rng(0)
+  for name in ("cat", "dog"):
+    (root / "train" / name).mkdir(parents=True)
+    for i in range(20):
+      pixels = rng.integers(0, 256, (10 + i % 2, 8, 3)).astype(np.uint8)
+      PIL.Image.fromarray(pixels).save(root / "train" / name / f"{i}.png")
+  return [
+    f"data.folder={root}",
+    f"data.dir={root.parent / 'prepared'}",
+    "data.stored_size=16",
+  ]
+
+
+def load(settings, *more):
+  return datasets.load(config.load("folder:joint", [*settings, *more]))
+
+
+def test_what_fits_lies_in_memory(settings):
+  loaded = load(settings)
+  assert loaded.feed == "resident: 0 MiB of pixels lie on the device"
+  for split in loaded.splits.values():
+    assert isinstance(split, Split)
+    assert split.image_shape == (16, 16, 3)
+  assert {tuple(size) for size in loaded.splits["train"].sizes} == {
+    (10, 8),
+    (11, 8),
+  }
+
+
+def test_what_does_not_fit_is_streamed(settings, monkeypatch):
+  class Small:
+    def memory_stats(self):
+      return {"bytes_limit": 4 * 20_000}
+
+  monkeypatch.setattr(jax, "local_devices", lambda: [Small()])
+  loaded = load(settings)
+  assert loaded.feed.startswith(
+    "streaming: 0 MiB of pixels are more than the 0"
+  )
+  assert isinstance(loaded.splits["train"], Records)
+
+
+@pytest.mark.parametrize(
+  ("feed", "kind"), [("resident", Split), ("streaming", Records)]
+)
+def test_the_feed_can_be_forced(settings, feed, kind):
+  loaded = load(settings, f"data.feed={feed}")
+  assert loaded.feed.startswith(f"{feed}, as data.feed says")
+  assert isinstance(loaded.splits["train"], kind)
+
+
+def test_held_out_images_are_in_no_other_part(settings):
+  splits = load(settings).splits
+  pixels = {
+    part: {image.tobytes() for image in split.images}
+    for part, split in splits.items()
+  }
+  assert len(pixels["train"] | pixels["validation"]) == 40
+  assert pixels["train"] & pixels["validation"] == set()
+  assert pixels["test"] == pixels["validation"]
+  assert "there is no test/" in splits["test"].name
+
+
+def test_labels_are_not_learned_where_there_are_none():
+  nameless = Split(
+    "loose", np.zeros((2, 4, 4, 3), np.uint8), np.full(2, -1, np.int32), ()
+  )
+  datasets.check_labels(("relation",), "train", nameless)
+  with pytest.raises(ValueError, match=r"learn labels, and loose \(train\)"):
+    datasets.check_labels(("label", "relation"), "train", nameless)

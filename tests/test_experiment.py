@@ -1,0 +1,233 @@
+"""Whole runs from the command line, on data sets that our builders prepare."""
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_runs import RANDOM, typed
+
+from relvit_jax import cli, config
+from relvit_jax.data import sources
+from relvit_jax.training import checkpoint, experiment, logs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Scanned digits as PNG files: train/<class>/*, test/<class>/*."""
+  root = tmp_path_factory.mktemp("images") / "scans"
+  for part, count in (("train", 90), ("test", 20)):
+    split = sources.digits()[part]
+    for i in range(count):
+      name = split.class_names[split.labels[i]]
+      (root / part / name).mkdir(parents=True, exist_ok=True)
+      PIL.Image.fromarray(split.images[i]).save(root / part / name / f"{i}.png")
+  return root
+
+
+@pytest.fixture(scope="module")
+def options(folder):
+  """For the config `folder`, at the size of the scans."""
+  return {
+    "data.folder": folder,
+    "data.dir": folder.parent / "prepared",
+    "data.stored_size": 8,
+    "data.image_size": 8,
+    "model.patch_size": 2,
+  }
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder, options):
+  workdir = folder.parent / "pretrained"
+  assert cli.main(typed("folder:pretrain", workdir, **options)) == 0
+  return workdir
+
+
+def records(workdir):
+  """All that was logged, without the times."""
+  return [
+    {key: value for key, value in record.items() if key != "time"}
+    for record in logs.read(workdir)
+  ]
+
+
+def test_a_run_leaves_config_curves_checkpoints_and_summary(pretrained):
+  names = {path.name.split(".")[0] for path in pretrained.iterdir()}
+  assert names == {"config", "metrics", "events", "checkpoints", "summary"}
+  steps = {
+    split: [r["step"] for r in records(pretrained) if r["split"] == split]
+    for split in ("train", "validation")
+  }
+  assert steps == {"train": [3, 4, 6, 8], "validation": [4, 8]}
+  summary = json.loads((pretrained / "summary.json").read_text())
+  assert summary["last"]["step"] == 8
+  for part in ("validation", "test"):
+    assert 0 < summary["best"][part]["loss_total"] < 10
+    assert 0 < summary["last"][part]["relation_accuracy"] < 1
+
+
+@pytest.mark.parametrize("stage", ["finetune", "linear"])
+def test_stages_go_on_from_a_work_directory(
+  stage, pretrained, options, tmp_path, capsys
+):
+  keys = options | {"init_from": pretrained}
+  assert cli.main(typed(f"folder:{stage}", tmp_path / "run", **keys)) == 0
+  said = capsys.readouterr().out
+  assert f"weights of {pretrained / 'checkpoints'}, step" in said
+  assert "taken: 17 arrays of the backbone" in said
+  assert "fresh: backbone/pos_embed (not in the source); heads/label" in said
+  assert "left: heads/position/proj, heads/relation/key" in said
+  _, params, fixed = checkpoint.read(tmp_path / "run")
+  _, best = checkpoint.find(pretrained, "best")
+  _, source, _ = checkpoint.read(pretrained, best)
+  theirs = source["backbone"]["blocks"][0]["mlp"]["fc1"]["kernel"]
+  trained = fixed if stage == "linear" else params
+  ours = trained["backbone"]["blocks"][0]["mlp"]["fc1"]["kernel"]
+  assert (ours == theirs).all() == (stage == "linear")
+
+
+@pytest.mark.parametrize("stage", ["joint", "supervised"])
+def test_stages_that_start_from_nothing(stage, options, tmp_path, capsys):
+  run = tmp_path / "run"
+  assert cli.main(typed(f"folder:{stage}", run, **options)) == 0
+  said = capsys.readouterr().out
+  assert re.search(r"train: \d+ images, scans", said)
+  assert "last, step 8, test: loss" in said
+  assert "best, step" in said
+  assert ("leak: with model.pos_embed=True" in said) == (stage == "joint")
+  assert f"curves: {run / 'metrics.jsonl'}" in said
+
+
+def test_unlabelled_images_can_be_pretrained_on_and_not_classified(
+  tmp_path, options, capsys
+):
+  root = tmp_path / "loose"
+  root.mkdir()
+  for i, image in enumerate(sources.digits()["train"].images[:40]):
+    PIL.Image.fromarray(image).save(root / f"{i}.png")
+  keys = options | {"data.folder": root}
+  assert cli.main(typed("folder:joint", tmp_path / "no", **keys)) == 2
+  assert "learn labels, and" in capsys.readouterr().err
+  assert cli.main(typed("folder:pretrain", tmp_path / "yes", **keys)) == 0
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+  joint_run, tmp_path, capsys
+):
+  """kill -9 in the middle; the same command again; the same bits."""
+  workdir = tmp_path / "run"
+  words = typed("digits:joint", workdir, **RANDOM)
+  process = subprocess.Popen(
+    [sys.executable, "-m", "relvit_jax.cli", *words],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  path = workdir / logs.FILE
+  while process.poll() is None:
+    if path.exists() and path.read_text().count("validation") >= 2:
+      break
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  assert cli.main(words) == 0
+  assert "resumes at step" in capsys.readouterr().out
+  assert records(workdir) == records(joint_run)
+  ours, theirs = (checkpoint.read(run) for run in (workdir, joint_run))
+  for one, other in zip(
+    jax.tree.leaves(ours[1:]), jax.tree.leaves(theirs[1:]), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_finished_run_is_summarised_again_and_not_trained(joint_run, capsys):
+  before = (joint_run / logs.FILE).read_bytes()
+  assert cli.main(typed("digits:joint", joint_run, **RANDOM)) == 0
+  said = capsys.readouterr().out
+  assert "resumes at step 120 of 120" in said
+  assert "best, step" in said
+  assert (joint_run / logs.FILE).read_bytes() == before
+
+
+def test_another_config_in_the_same_directory_is_refused(joint_run, capsys):
+  words = typed("digits:joint", joint_run, **RANDOM | {"optimizer.lr": 0.1})
+  assert cli.main(words) == 2
+  assert "optimizer.lr: 0.003 there, 0.1 asked for" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_stops_it_by_name(joint_run, tmp_path, capsys):
+  workdir = tmp_path / "copy"
+  shutil.copytree(joint_run, workdir)
+  for path in (workdir / "checkpoints" / "120" / "weights").rglob("*"):
+    if path.is_file() and path.stat().st_size > 5_000:
+      data = bytearray(path.read_bytes())
+      data[len(data) // 2] ^= 1
+      path.write_bytes(data)
+  assert cli.main(typed("digits:joint", workdir, **RANDOM)) == 2
+  assert str(workdir / "checkpoints" / "120") in capsys.readouterr().err
+
+
+def test_the_best_is_chosen_by_labels_or_by_the_loss():
+  assert experiment.best_metric(("relation",)) == ("loss_total", "min")
+  assert experiment.best_metric(("label", "angle")) == ("label_top1", "max")
+
+
+def test_batches_that_devices_cannot_share_are_refused(tmp_path, capsys):
+  words = typed("digits:joint", tmp_path / "run", batch_size=12)
+  assert cli.main(words) == 2
+  assert "batch_size=12 must be a multiple of the 8 devices" in (
+    capsys.readouterr().err
+  )
+  assert not (tmp_path / "run").exists()
+
+
+def real_keys(data_dir, **more):
+  return {
+    "data.dir": data_dir,
+    "model.patch_size": 8,
+    "augment.patch_jitter": 0.8,
+    "augment.patch_grey": 0.2,
+  } | more
+
+
+def test_tiny_imagenet_trains_through_its_builder(
+  tiny_imagenet_sample, tmp_path
+):
+  keys = real_keys(tiny_imagenet_sample)
+  for stage in ("pretrain", "joint"):
+    run = tmp_path / stage
+    words = typed(f"tiny_imagenet:{stage}", run, **keys)
+    assert cli.main(words) == 0
+    assert records(run)[-1]["step"] == 8
+
+
+def test_cifar10_trains_through_the_folder_builder(cifar_sample, tmp_path):
+  keys = real_keys(
+    tmp_path / "prepared",
+    **{
+      "data.folder": cifar_sample,
+      "data.stored_size": 32,
+      "data.image_size": 32,
+    },
+  )
+  pretrain = tmp_path / "pretrain"
+  assert cli.main(typed("folder:pretrain", pretrain, **keys)) == 0
+  keys |= {"init_from": pretrain}
+  assert cli.main(typed("folder:finetune", tmp_path / "run", **keys)) == 0
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert 0 <= summary["last"]["test"]["label_top1"] <= 1
+
+
+def test_the_config_in_the_directory_is_the_one_that_ran(joint_run):
+  there = config.from_json((joint_run / "config.json").read_text())
+  assert there.augment.permute_patches is True
+  assert there.model.depth == 1
+  assert pathlib.Path(joint_run).is_dir()
