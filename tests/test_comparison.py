@@ -99,8 +99,8 @@ def test_an_arm_pretrains_hands_over_the_backbone_and_finetunes():
 
   # A stage that trains nothing leaves the weights as they were handed over.
   frozen = stage("finetune")
-  frozen.train_steps = lambda state, split: (
-    dataclasses.replace(state, step=state.step + 10),
+  frozen.train_steps = lambda state, data, count: (
+    dataclasses.replace(state, step=state.step + count),
     {"loss_total": (np.ones(10), np.ones(10))},
   )
   arm = comparison.Arm("both", stage("pretrain"), frozen)

@@ -229,10 +229,10 @@ def tiny_program():
   ("key", "value"),
   [
     ("batch_size", 16),
-    ("data.image_size", 4),
     ("data.mean", (0.1, 0.2, 0.3)),
     ("data.std", (0.1, 0.2, 0.3)),
     ("augment.crop", "none"),
+    ("augment.crop", "resized"),
     ("augment.crop_padding", 2),
     ("augment.flip", 0.5),
     ("augment.mega_patches", 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,9 +97,7 @@ def run(
   return state, history
 
 
-def check_finite(
-  losses: tuple[jax.Array, jax.Array], begun: int, ended: int
-) -> None:
+def check_finite(losses: tuple[Any, Any], begun: int, ended: int) -> None:
   """Raises, naming the first step of a dispatch whose loss is no number."""
   values = np.asarray(jax.device_get(losses[0]))[: ended - begun]
   broken = np.flatnonzero(~np.isfinite(values))
