@@ -21,6 +21,7 @@ install_import_hook("relvit_jax", "beartype.beartype")
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from real_images import (  # noqa: F401
   SHARED,
@@ -64,3 +65,14 @@ def joint_run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("joint") / "run"
   assert cli.main(typed("digits:joint", workdir, **RANDOM)) == 0
   return workdir
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three images of no class, of 2×2 pixels."""
+  root = tmp_path / "mine"
+  root.mkdir()
+  for i in range(3):
+    pixels = np.full((2, 2, 3), i, np.uint8)
+    PIL.Image.fromarray(pixels).save(root / f"{i}.png")
+  return root

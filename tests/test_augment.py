@@ -1,23 +1,13 @@
 """What happens to an image, as a function of its key alone."""
 
+import augment_properties
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from augment_properties import keys, numbered
 
 from relvit_jax.data import augment
-
-
-def keys(count=3, seed=0):
-  return jax.random.split(jax.random.key(seed), count)
-
-
-def numbered(batch=3, size=8):
-  """Images whose every pixel is another value, in all channels."""
-  count = size * size
-  image = np.arange(1, count + 1, dtype=np.uint8).reshape(1, size, size, 1)
-  return jnp.asarray(np.broadcast_to(image, (batch, size, size, 3)))
 
 
 def formula(height, width):
@@ -52,30 +42,12 @@ RANDOM = pytest.mark.parametrize("change", [flip, pad_crop, resized_crop])
 
 @RANDOM
 def test_an_image_is_changed_by_its_key_alone(change):
-  images = numbered(16)
-  together = change(keys(16), images)
-  mixed = np.random.default_rng(0).permutation(16)
-  np.testing.assert_array_equal(
-    change(keys(16)[mixed], images[mixed]), together[mixed]
-  )
-  assert not np.array_equal(together, change(keys(16, seed=1), images))
+  augment_properties.check_keys_alone_decide(change, numbered(16))
 
 
 @RANDOM
 def test_devices_share_a_batch_without_a_word(change):
-  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-  shares = jax.device_put(
-    (keys(16), numbered(16)), NamedSharding(mesh, PartitionSpec("data"))
-  )
-  program = change.lower(*shares).compile()
-  assert not [
-    word
-    for word in ("all-gather", "all-reduce", "all-to-all", "collective")
-    if word in program.as_text()
-  ]
-  np.testing.assert_allclose(
-    program(*shares), change(keys(16), numbered(16)), rtol=1e-6
-  )
+  augment_properties.check_devices_say_nothing(change, numbered(16))
 
 
 def test_subkeys_are_those_of_each_example():

@@ -2,32 +2,18 @@
 
 import contextlib
 import errno
-import io
 import logging
 import pathlib
 import subprocess
 import sys
 from unittest import mock
 
-import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from relvit_jax.data.builders import catalogue
 from relvit_jax.data.builders.image_folder import ImageFolder
-
-
-@pytest.fixture
-def folder(tmp_path):
-  root = tmp_path / "mine"
-  root.mkdir()
-  for i in range(3):
-    file = io.BytesIO()
-    Image.fromarray(np.full((2, 2, 3), i, np.uint8)).save(file, "PNG")
-    (root / f"{i}.png").write_bytes(file.getvalue())
-  return root
 
 
 def test_every_name_has_a_builder_of_its_name(folder, tmp_path):

@@ -30,7 +30,7 @@ def test_it_has_a_row_an_image_and_a_column_a_view():
 @pytest.mark.parametrize(
   ("overrides", "words"),
   [
-    ([], "shift by up to 1 pixels"),
+    ([], "shifts by up to 1 px"),
     (["augment.crop=none"], "no augmentation"),
     (
       ["augment.crop=resized", "augment.flip=0.5", "augment.mega_patches=3"],
@@ -44,7 +44,7 @@ def test_it_has_a_row_an_image_and_a_column_a_view():
         "augment.patch_grey=0.2",
         "augment.permute_patches=True",
       ],
-      "shift by up to 1 pixels, patches cropped to 1/1.15, 80 % jittered after "
+      "shifts by up to 1 px, patches cropped to 1/1.15, 80 % jittered after "
       "normalisation, 20 % grey, patches permuted",
     ),
   ],

@@ -1,13 +1,10 @@
 """relvit data, as typed."""
 
 import argparse
-import io
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from relvit_jax.commands import CommandError, data
 from relvit_jax.data.builders import catalogue
@@ -17,17 +14,6 @@ def typed(*words):
   parser = argparse.ArgumentParser(prog="relvit data")
   data.add_arguments(parser)
   data.main(parser.parse_args(words))
-
-
-@pytest.fixture
-def folder(tmp_path):
-  root = tmp_path / "mine"
-  root.mkdir()
-  for i in range(3):
-    file = io.BytesIO()
-    Image.fromarray(np.full((2, 2, 3), i, np.uint8)).save(file, "PNG")
-    (root / f"{i}.png").write_bytes(file.getvalue())
-  return root
 
 
 def test_the_list_names_every_data_set_and_its_copies(folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The splits of a config: in memory where they fit, with labels where due."""
 
+import pathlib
+
 import jax
 import numpy as np
 import PIL.Image
@@ -84,3 +86,15 @@ def test_labels_are_not_learned_where_there_are_none():
   datasets.check_labels(("relation",), "train", nameless)
   with pytest.raises(ValueError, match=r"learn labels, and loose \(train\)"):
     datasets.check_labels(("label", "relation"), "train", nameless)
+
+
+def test_colours_are_the_configs_or_measured_and_kept(settings):
+  made = config.load("folder:joint", settings)
+  train = datasets.load(made).splits["train"]
+  mean, std = datasets.colours(made, train)
+  pixels = train.images.reshape(-1, 3) / 255
+  np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-9)
+  np.testing.assert_allclose(std, pixels.std(axis=0), rtol=1e-9)
+  assert len(list(pathlib.Path(made.data.dir).glob("relvit_colours/*"))) == 1
+  known = config.load("cifar10")
+  assert datasets.colours(known, train) == (known.data.mean, known.data.std)

@@ -26,3 +26,19 @@ def test_one_colour_has_no_spread():
   made.images[..., 2] = 51
   mean, std = statistics.measure(made)
   assert (mean[2], std[2]) == pytest.approx((0.2, 0))
+
+
+def test_they_are_measured_once_for_a_split(tmp_path, monkeypatch):
+  folder = tmp_path / "colours"
+  first = statistics.remembered(split(), folder)
+  assert first == statistics.measure(split())
+  [path] = folder.iterdir()
+  assert "noise: 1000 images of 4×6×3" in path.read_text()
+  monkeypatch.setattr(statistics, "measure", None)
+  assert statistics.remembered(split(), folder) == first
+
+
+def test_another_split_is_measured_anew(tmp_path):
+  for made in (split(), split(count=999), split(name="other")):
+    statistics.remembered(made, tmp_path)
+  assert len(list(tmp_path.iterdir())) == 3

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relvit_jax import grid
-from relvit_jax.data import feed, statistics
-from relvit_jax.training import stage, step
+from relvit_jax.data import feed
+from relvit_jax.training import datasets, stage, step
 
 _LINE = {"color": "white", "linewidth": 0.4, "alpha": 0.7}
 
@@ -27,10 +27,7 @@ def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
     rows: how many images.
     views: how many training views of each.
   """
-  mean, std = config.data.mean, config.data.std
-  if mean is None:
-    mean, std = statistics.measure(train)
-  view = stage.make_views(config, mean, std)
+  view = stage.make_views(config, *datasets.colours(config, train))
   key = jax.random.key(config.seed)
   chosen = jax.random.permutation(key, len(train))[:rows]
   batch = jax.tree.map(jnp.asarray, train.take(np.asarray(chosen)))
@@ -58,7 +55,7 @@ def in_words(config: Any) -> str:
   """The augmentations that are on, and how strong."""
   augment, parts = config.augment, []
   if augment.crop == "pad":
-    parts.append(f"shift by up to {augment.crop_padding} pixels")
+    parts.append(f"shifts by up to {augment.crop_padding} px")
   elif augment.crop == "resized":
     low, high = augment.crop_scale
     parts.append(f"crop of {100 * low:g} to {100 * high:g} % of the area")

@@ -49,10 +49,14 @@ def main(arguments: argparse.Namespace) -> None:
     CommandError: the config, the work directory or the data cannot be used.
   """
   config = checked_config(arguments.config, arguments.overrides)
-  # JAX is imported, and devices are started, only for a config that is right.
-  from relvit_jax.training import experiment
+  # Devices are started only for a config that is right, and all else is
+  # imported only if they can share its batches.
+  from relvit_jax.training import partitioning
 
   try:
+    partitioning.check_config(config)
+    from relvit_jax.training import experiment
+
     run = experiment.Experiment(config, arguments.workdir)
     state = run.first_state()
   except (ValueError, FileNotFoundError) as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pathlib
+
 import numpy as np
 
 from relvit_jax.data import feed
@@ -29,3 +33,30 @@ def measure(examples: feed.Examples) -> tuple[Colours, Colours]:
   std = np.sqrt((counts * spread).sum(axis=1) / total)
   red, green, blue = mean.tolist()
   return (red, green, blue), tuple(std.tolist())
+
+
+def remembered(
+  examples: feed.Examples, folder: pathlib.Path
+) -> tuple[Colours, Colours]:
+  """`measure`, once for each split: kept in a file of this folder.
+
+  Args:
+    examples: whose name tells them from all others, as those of
+      `sources.load_splits` do.
+    folder: made if need be.
+  """
+  shape = "×".join(map(str, examples.image_shape))
+  what = f"{examples.name}: {len(examples)} images of {shape}"
+  name = hashlib.sha256(what.encode()).hexdigest()[:16]
+  path = folder / f"{name}.json"
+  if path.exists():
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(known["mean"]), tuple(known["std"])
+  mean, std = measure(examples)
+  folder.mkdir(parents=True, exist_ok=True)
+  content = {"split": what, "mean": mean, "std": std}
+  text = json.dumps(content, indent=2, ensure_ascii=False)
+  fresh = path.with_suffix(".new")
+  fresh.write_text(text + "\n", encoding="utf-8")
+  fresh.replace(path)
+  return mean, std

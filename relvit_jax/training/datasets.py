@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
 
-from relvit_jax.data import feed, sources
+from relvit_jax.data import feed, sources, statistics
 
 # Of a device's memory, what a resident split may take: the rest is for the
 # activations of large batches.
 _SHARE = 0.25
+# Where TFDS keeps prepared data unless it is told otherwise.
+_TFDS_DIR = "~/tensorflow_datasets"
 # Where a device does not tell its memory, as a CPU: bytes.
 _UNKNOWN = 4 * 2**30
 
@@ -62,6 +66,21 @@ def open_splits(
       max_skipped=data.max_skipped,
     )
   )
+
+
+def colours(config: Any, train: feed.Examples) -> tuple[Any, Any]:
+  """Mean and standard deviation to normalise with, of 1.
+
+  Those of the config, or of the training split: measured once, and kept beside
+  the prepared data.
+  """
+  if config.data.mean is not None:
+    return config.data.mean, config.data.std
+  if config.data.name == "digits":
+    return statistics.measure(train)
+  root = config.data.dir or os.environ.get("TFDS_DATA_DIR", _TFDS_DIR)
+  folder = pathlib.Path(root).expanduser() / "relvit_colours"
+  return statistics.remembered(train, folder)
 
 
 def check_labels(tasks: Any, part: str, split: feed.Examples) -> None:

@@ -43,13 +43,12 @@ class Experiment:
     Raises:
       ValueError: something cannot be; the message says what would be right.
     """
-    mesh = partitioning.make_mesh(config.mesh.fsdp)
-    for key in ("batch_size", "eval_batch_size"):
-      partitioning.check_batch(key, config[key], mesh)
+    mesh = partitioning.check_config(config)
     workdir.open_for(config, folder)
     self._config, self._folder = config, folder
     self.splits, self._feed = datasets.load(config)
-    self.stage = Stage(config, self.splits["train"], mesh)
+    train = self.splits["train"]
+    self.stage = Stage(config, train, mesh, datasets.colours(config, train))
     self._checkpoints = folder / workdir.CHECKPOINTS
     self._best = best_metric(config.tasks)
 

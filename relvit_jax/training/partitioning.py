@@ -75,6 +75,18 @@ def check_batch(key: str, batch_size: int, mesh: Mesh) -> None:
     )
 
 
+def check_config(config: Any) -> Mesh:
+  """The mesh of a config, if the devices here can share its batches.
+
+  Raises:
+    ValueError: they cannot; names the key, its value and what would do.
+  """
+  mesh = make_mesh(config.mesh.fsdp)
+  for key in ("batch_size", "eval_batch_size"):
+    check_batch(key, config[key], mesh)
+  return mesh
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """A whole copy on every device."""
   return NamedSharding(mesh, P())

@@ -24,11 +24,16 @@ _WORDS = {
 }
 
 
-def in_words(means: Mapping[str, float]) -> str:
-  """loss 1.234, label 45.1 %, relation 36.2 %: what a person looks at."""
+def in_words(means: Mapping[str, float], brief: bool = False) -> str:
+  """loss 1.234, label 45.1 %, relation 36.2 %: what a person looks at.
+
+  Args:
+    means: metrics; those without words are left out.
+    brief: for a bar, which has less room.
+  """
   parts = []
   for metric, (name, unit, factor) in _WORDS.items():
-    if metric in means:
+    if metric in means and not (brief and metric == "label_top5"):
       digits = 1 if factor == 100 else 3
       parts.append(f"{name} {factor * means[metric]:.{digits}f}{unit}")
   return ", ".join(parts)
@@ -63,7 +68,7 @@ class Progress:
 
   def advance(self, done: int, means: Mapping[str, float]) -> None:
     """After so many steps the training metrics were these."""
-    self._bar.set_postfix_str(in_words(means), refresh=False)
+    self._bar.set_postfix_str(in_words(means, brief=True), refresh=False)
     self._bar.update((done - self._done) * self._batch)
     self._done = done
     if self._bar.disable and time.monotonic() - self._lined > _LINE_EVERY:

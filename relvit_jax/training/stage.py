@@ -41,13 +41,21 @@ class Stage:
     state_shapes: shape, type and sharding of every leaf of a state.
   """
 
-  def __init__(self, config: Any, train: feed.Examples, mesh: Mesh):
+  def __init__(
+    self,
+    config: Any,
+    train: feed.Examples,
+    mesh: Mesh,
+    colours: tuple[Any, Any] | None = None,
+  ):
     """Compiles nothing yet; that happens at the first call of each function.
 
     Args:
       config: a ConfigDict with the keys of `configs/common.py`.
       train: the training split.
       mesh: the devices, from `partitioning.make_mesh`.
+      colours: mean and standard deviation to normalise with; None for those of
+        the config, or of the training split where it has none.
     """
     for key in ("batch_size", "eval_batch_size"):
       partitioning.check_batch(key, config[key], mesh)
@@ -57,10 +65,11 @@ class Stage:
     epoch = -(-len(train) // config.batch_size)
     self.num_steps = config.num_steps or round(config.num_epochs * epoch)
     self.eval_every = config.eval_every or epoch
-    mean, std = config.data.mean, config.data.std
-    if mean is None:
-      mean, std = statistics.measure(train)
-    self.views = make_views(config, mean, std)
+    if colours is None:
+      colours = config.data.mean, config.data.std
+    if colours[0] is None:
+      colours = statistics.measure(train)
+    self.views = make_views(config, *colours)
     self.feed = feed.make(
       train,
       batch_size=config.batch_size,
