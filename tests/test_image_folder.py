@@ -291,3 +291,15 @@ def test_real_photographs_of_cifar10(cifar_sample):
   split = parts["validation"].load()
   assert 20 < split.images.mean() < 235
   assert set(split.labels) <= set(range(len(split.class_names)))
+
+
+def test_no_bucket_is_asked_about_a_private_folder(root, monkeypatch):
+  def asked(name):
+    raise AssertionError(f"a bucket was asked about {name}")
+
+  from tensorflow_datasets.core.utils import gcs_utils
+
+  monkeypatch.setattr(gcs_utils, "gcs_dataset_info_files", asked)
+  put(root, *some("train", "a"))
+  made = ImageFolder(folder=root, data_dir=root.parent / "out")
+  assert made.info.full_name.startswith("image_folder/")
