@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +27,7 @@ def check(config: Any) -> None:
   if not problems:
     problems = list(_values(config))
   if not problems:
-    for rule in (_length, _tasks, _data, _view, _augment, _model, _weights):
+    for rule in RULES:
       problems += rule(config)
   if problems:
     raise ConfigError("\n".join(problems))
@@ -192,6 +193,14 @@ def _divisors_near(number: int, wanted: int) -> str:
   return " and ".join(map(str, sorted(nearest)))
 
 
+def _logs(config: Any) -> Iterator[str]:
+  if config.logs.wandb and importlib.util.find_spec("wandb") is None:
+    yield (
+      f"logs.wandb={config.logs.wandb!r} sends metrics to Weights & Biases, "
+      "which is not installed: pip install wandb, or logs.wandb=None"
+    )
+
+
 def _weights(config: Any) -> Iterator[str]:
   if config.init_from and not pathlib.Path(config.init_from).exists():
     yield (
@@ -205,6 +214,10 @@ def _get(config: Any, key: str) -> Any:
   for name in key.split("."):
     value = value[name]
   return value
+
+
+# In the order in which a person would mend them.
+RULES = (_length, _tasks, _data, _view, _augment, _model, _weights, _logs)
 
 
 def leak(config: Any) -> str | None:

@@ -49,6 +49,7 @@ WRONG = [
   ("cifar10:finetune", "", "init_from=None: finetune starts from trained"),
   ("cifar10:linear", "init_from=gone", "init_from='gone' does not exist"),
   ("cifar10", "freeze_backbone=True", "would freeze random weights"),
+  ("cifar10", "logs.wandb=mine", "pip install wandb, or logs.wandb=None"),
   ("cifar10", "init_checkpoint=first", "must be one of last, best"),
   ("flowers102", "data.stored_size=None", "oxford_flowers102 have many sizes"),
   ("imagenet100", "", "data.classes=None: data.name=imagenet100 needs it"),

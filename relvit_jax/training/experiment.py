@@ -44,7 +44,7 @@ class Experiment:
       ValueError: something cannot be; the message says what would be right.
     """
     mesh = partitioning.check_config(config)
-    workdir.open_for(config, folder)
+    workdir.check(config, folder)
     self._config, self._folder = config, folder
     self.splits, self._feed = datasets.load(config)
     train = self.splits["train"]
@@ -63,6 +63,7 @@ class Experiment:
     return self._summarise()
 
   def _train(self, state: step.TrainState) -> None:
+    workdir.claim(self._config, self._folder)
     done = int(state.step)
     project = self._config.logs.wandb
     with (

@@ -13,8 +13,8 @@ CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
 
 
-def open_for(config: Any, workdir: pathlib.Path) -> None:
-  """Makes the directory, or checks that the run in it is this one.
+def check(config: Any, workdir: pathlib.Path) -> None:
+  """Raises unless the directory is new, empty, or that of this run.
 
   Raises:
     ValueError: it is a file, holds something else, or a run of another config;
@@ -31,6 +31,16 @@ def open_for(config: Any, workdir: pathlib.Path) -> None:
       f"workdir={workdir} holds other files and no {CONFIG}; a run needs a new "
       "or empty folder, or its own"
     )
+
+
+def claim(config: Any, workdir: pathlib.Path) -> None:
+  """Makes the directory, after `check`, that of this run.
+
+  Not before a run is sure to begin: what was mistyped may be typed again.
+  """
+  path = workdir / CONFIG
+  if path.exists():
+    return
   workdir.mkdir(parents=True, exist_ok=True)
   fresh = path.with_name(f"{CONFIG}.new")
   fresh.write_text(configs.to_json(config), encoding="utf-8")
