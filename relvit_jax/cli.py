@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -65,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except CommandError as error:
     print(f"relvit {chosen}: {error}", file=sys.stderr)
     return 2
+  except BrokenPipeError:
+    # Whoever read the output, such as `head`, has seen enough; Python would
+    # complain of the rest when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except (OSError, FloatingPointError) as error:
     print(f"relvit {chosen}: {error}", file=sys.stderr)
     return 1

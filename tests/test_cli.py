@@ -65,3 +65,15 @@ def test_help_does_not_wait_for_jax(arguments):
   )
   assert "imported: []" in done.stdout
   assert "usage: relvit" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+  done = subprocess.run(
+    f"{sys.executable} -m relvit_jax.cli data list | head -n 1",
+    shell=True,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.startswith("digits: ")
+  assert done.stderr == ""

@@ -20,7 +20,7 @@ def batches(made, step, count):
 
   @jax.jit
   def read(data, step):
-    batch_of = made.batches(jnp.asarray(WORDS), data, step, ROOM)
+    batch_of = made.batches(jnp.asarray(WORDS), data, step)
     return [batch_of(jnp.int32(i)) for i in range(count)]
 
   return jax.device_get(read(data, jnp.int32(step)))
@@ -84,6 +84,23 @@ def test_blocks_of_any_length_have_one_shape_and_share_the_batch():
     assert images.shape == (ROOM, 32, 8, 8, 3)
     assert images.dtype == np.uint8
     assert images.addressable_shards[0].data.shape == (ROOM, 8, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+  ("size", "steps"), [(8, 20), (224, 6), (1_024, 1), (4_096, 1)]
+)
+def test_blocks_of_large_images_have_fewer_steps(size, steps):
+  class Large:
+    name, class_names, image_shape = "large", ("a",), (size, size, 3)
+
+    def __len__(self):
+      return 100
+
+    def take(self, indices):
+      return {}
+
+  made = feed.make(Large(), batch_size=256, max_steps=20, mesh=MESH)
+  assert made.max_steps == steps
 
 
 def test_an_unreadable_image_stops_the_stream():

@@ -126,7 +126,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _list(arguments: argparse.Namespace) -> None:
   for name, entry in catalogue.ENTRIES.items():
-    print(f"{name}: {entry.about}")
+    print(f"{name}: {entry.about}", flush=True)
     if name != "digits":
       for place in catalogue.prepared(name, arguments.data_dir):
         print(f"  prepared in {place}")

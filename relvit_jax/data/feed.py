@@ -9,6 +9,7 @@ its speed and nothing else.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +29,8 @@ Batch = Mapping[str, Any]
 
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
+# What a block of a streaming feed may take of the host, and of a device.
+_BLOCK_BYTES = 256 * 2**20
 
 
 @runtime_checkable
@@ -57,10 +60,19 @@ class Examples(Protocol):
 
 
 class Resident:
-  """The whole split on every device, as uint8."""
+  """The whole split on every device, as uint8.
 
-  def __init__(self, split: splits.Split, batch_size: int, mesh: Mesh):
-    self.batch_size = batch_size
+  Args:
+    split: in memory.
+    batch_size: over all devices.
+    max_steps: how many batches a block has at most.
+    mesh: the devices.
+  """
+
+  def __init__(
+    self, split: splits.Split, batch_size: int, max_steps: int, mesh: Mesh
+  ):
+    self.batch_size, self.max_steps = batch_size, max_steps
     self._split = split
     self._mesh = mesh
 
@@ -76,11 +88,11 @@ class Resident:
     return self._data
 
   def batches(
-    self, words: Array, data: Batch, step: Array, num_steps: int
+    self, words: Array, data: Batch, step: Array
   ) -> Callable[[Array], Batch]:
     """i → the batch of step + i, inside a compiled function."""
     chosen = order.batch_indices(
-      words, step, num_steps, self.batch_size, len(data["image"])
+      words, step, self.max_steps, self.batch_size, len(data["image"])
     )
     return lambda i: jax.tree.map(lambda array: array[chosen[i]], data)
 
@@ -91,7 +103,9 @@ class Streaming:
   Args:
     examples: where they come from; picklable if there are workers.
     batch_size: over all hosts; each reads its own rows of a batch.
-    num_steps: how many batches a block has room for.
+    max_steps: how many batches a block has at most; fewer, if so many would
+      not fit into 256 MiB.
+    mesh: the devices.
     num_workers: processes that decode; 0 uses threads of this one.
   """
 
@@ -99,13 +113,14 @@ class Streaming:
     self,
     examples: Examples,
     batch_size: int,
-    num_steps: int,
+    max_steps: int,
     mesh: Mesh,
     num_workers: int = 0,
   ):
+    batch_bytes = batch_size * math.prod(examples.image_shape)
     self.batch_size = batch_size
+    self.max_steps = max(1, min(max_steps, _BLOCK_BYTES // batch_bytes))
     self._examples = examples
-    self._num_steps = num_steps
     self._num_workers = num_workers
     self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
     self._next: tuple[bytes, int] | None = None
@@ -134,18 +149,18 @@ class Streaming:
 
   def _put(self, read: list[np.ndarray]) -> Array:
     """Stacked over steps, one shape however many there are, on the devices."""
-    stacked = np.zeros((self._num_steps, *read[0].shape), read[0].dtype)
+    stacked = np.zeros((self.max_steps, *read[0].shape), read[0].dtype)
     np.stack(read, out=stacked[: len(read)])
-    whole = (self._num_steps, self.batch_size, *read[0].shape[1:])
+    whole = (self.max_steps, self.batch_size, *read[0].shape[1:])
     return jax.make_array_from_process_local_data(
       self._sharding, stacked, whole
     )
 
   def batches(
-    self, words: Array, data: Batch, step: Array, num_steps: int
+    self, words: Array, data: Batch, step: Array
   ) -> Callable[[Array], Batch]:
     """i → the batch of step + i, inside a compiled function."""
-    del words, step, num_steps
+    del words, step
     return lambda i: jax.tree.map(lambda array: array[i], data)
 
 
@@ -172,7 +187,7 @@ def make(
     stream: whether to stream even what is in memory.
   """
   if isinstance(examples, splits.Split) and not stream:
-    return Resident(examples, batch_size, mesh)
+    return Resident(examples, batch_size, max_steps, mesh)
   return Streaming(examples, batch_size, max_steps, mesh, num_workers)
 
 

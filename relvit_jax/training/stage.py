@@ -112,9 +112,7 @@ class Stage:
     )
     replicated = partitioning.replicated(mesh)
     self.train_steps = jax.jit(
-      step.make_train_steps(
-        train_step, config.steps_per_dispatch, self.feed, mesh
-      ),
+      step.make_train_steps(train_step, self.feed, mesh),
       out_shardings=(shardings, replicated),
       donate_argnums=0,
     )
@@ -132,8 +130,8 @@ class Stage:
 
   def block_end(self, done: int) -> int:
     """The step at which the dispatch that begins at step `done` ends."""
-    dispatch = self.config.steps_per_dispatch
-    ends = [(done // n + 1) * n for n in (dispatch, self.eval_every)]
+    every = self.feed.max_steps, self.eval_every
+    ends = [(done // n + 1) * n for n in every]
     return min(*ends, self.num_steps)
 
   def evaluate(

@@ -165,7 +165,6 @@ def make_train_steps(
   train_step: Callable[
     [TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]
   ],
-  max_steps: int,
   training_feed: feed.Feed,
   mesh: Mesh,
 ) -> Callable[
@@ -174,8 +173,8 @@ def make_train_steps(
   """(state, a block of the feed, number of steps) → (state, metrics).
 
   Batches are drawn and steps taken in one dispatch, so that the host never
-  stands between two steps. How many steps, at most `max_steps`, is an
-  argument: one compiled program takes a run to any place, and where its
+  stands between two steps. How many steps is an argument, at most the feed's
+  `max_steps`: one compiled program takes a run to any place, and where its
   dispatches begin changes no number. Metrics are [max_steps] each; the count
   of a step that was not taken is 0.
   """
@@ -184,9 +183,7 @@ def make_train_steps(
   def train_steps(
     state: TrainState, data: feed.Batch, num_steps: Array
   ) -> tuple[TrainState, metrics.Metrics]:
-    batch_of = training_feed.batches(
-      order_words(state.key), data, state.step, max_steps
-    )
+    batch_of = training_feed.batches(order_words(state.key), data, state.step)
     # Traced once, for its shapes and for the loop.
     take_step = jax.jit(train_step)
 
@@ -202,7 +199,7 @@ def make_train_steps(
 
     _, shapes = jax.eval_shape(take_step, state, batch_of(state.step))
     record = jax.tree.map(
-      lambda leaf: jnp.zeros((max_steps,), leaf.dtype), shapes
+      lambda leaf: jnp.zeros((training_feed.max_steps,), leaf.dtype), shapes
     )
     return jax.lax.fori_loop(0, num_steps, one, (state, record))
 
