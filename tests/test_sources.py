@@ -241,12 +241,6 @@ def test_wrong_names_and_parameters_are_refused(name, splits, options, message):
     sources.load_splits(name, splits, **options)
 
 
-def test_only_what_is_in_memory_is_loaded_by_its_name():
-  assert sources.load("digits")["test"].image_shape == (8, 8, 3)
-  with pytest.raises(ValueError, match=r"data\.name='digit' is not in memory"):
-    sources.load("digit")
-
-
 def test_reading_never_imports_tensorflow(data_dir, tmp_path):
   # Installed, but whoever imports it says so and fails.
   stub = tmp_path / "tensorflow"

@@ -140,15 +140,6 @@ def test_a_stored_size_of_nothing_is_refused():
     records(ALIKE, stored_size=0)
 
 
-def test_statistics_are_those_of_the_pixels():
-  images = np.zeros((2, 1, 1, 3), np.uint8)
-  images[1] = [255, 51, 0]
-  split = Split("two", images, np.zeros(2, np.int32), ("a",))
-  mean, std = split.statistics()
-  np.testing.assert_allclose(mean, [0.5, 0.1, 0], atol=1e-7)
-  np.testing.assert_allclose(std, [0.5, 0.1, 0], atol=1e-7)
-
-
 def test_a_blank_split_shows_one_grey_and_keeps_the_rest():
   split = records(pictures((4, 6), (9, 3)), [1, 0], stored_size=4).load()
   nothing = blank(split)

@@ -41,7 +41,7 @@ def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
   """
   began = time.perf_counter()
   workdir.mkdir(parents=True, exist_ok=True)
-  splits = sources.load(config.load("digits").data.name)
+  splits = sources.digits()
   arms = make_arms(splits, steps)
   supervised, relvit, longer = arms
   print(_headline(splits, relvit))

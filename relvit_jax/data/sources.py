@@ -22,7 +22,6 @@ __all__ = [
   "Split",
   "blank",
   "digits",
-  "load",
   "load_splits",
 ]
 
@@ -61,15 +60,6 @@ def digits() -> dict[str, Split]:
     )
     for part, chosen in parts.items()
   }
-
-
-def load(name: str) -> dict[str, Split]:
-  """The splits in memory of a data set by their names."""
-  if name != "digits":
-    raise ValueError(
-      f"data.name={name!r} is not in memory, only digits is; see load_splits"
-    )
-  return digits()
 
 
 def load_splits(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Int32, UInt8
 from numpy.typing import ArrayLike
 
 from relvit_jax.data import images
@@ -61,16 +61,6 @@ class Split:
     chosen = np.asarray(indices)
     batch = {"image": self.images[chosen], "label": self.labels[chosen]}
     return batch if self.sizes is None else batch | {"size": self.sizes[chosen]}
-
-  def statistics(
-    self,
-  ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
-    """Mean and standard deviation of a channel, in units of 255, float32."""
-    pixels = self.images.reshape(-1, 3) / 255
-    return (
-      pixels.mean(axis=0).astype(np.float32),
-      pixels.std(axis=0).astype(np.float32),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
