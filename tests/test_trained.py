@@ -95,6 +95,8 @@ def test_relvit_evaluate_prints_and_keeps_all_of_it(
   [
     (["gone"], "no checkpoint in"),
     (["RUN", "--features", "--neighbours=9999"], "neighbours=9999 must be"),
+    (["RUN", "--features", "--neighbours=0"], "neighbours=0 must be from 1"),
+    (["RUN", "--features", "--temperature=0"], "temperature=0.0 must be more"),
   ],
 )
 def test_what_cannot_be_evaluated_is_refused(words, message, joint_run, capsys):

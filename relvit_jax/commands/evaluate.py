@@ -32,10 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "fitted on the training split",
   )
   parser.add_argument(
-    "--neighbours", type=int, help="of the kNN (20, as in DINO)"
+    "--neighbours",
+    type=int,
+    default=20,
+    help="of the kNN (%(default)s, as in DINO)",
   )
   parser.add_argument(
-    "--temperature", type=float, help="of the kNN's votes (0.07, as in DINO)"
+    "--temperature",
+    type=float,
+    default=0.07,
+    help="of the kNN's votes (%(default)s, as in DINO)",
   )
   parser.add_argument(
     "--json", type=pathlib.Path, help="file for all that was measured"
@@ -107,8 +113,11 @@ def _features(
 ) -> dict[str, Any]:
   from relvit_jax.training import probe
 
-  neighbours = arguments.neighbours or probe.NEIGHBOURS
-  temperature = arguments.temperature or probe.TEMPERATURE
+  neighbours, temperature = arguments.neighbours, arguments.temperature
+  if not trained.class_names:
+    raise CommandError(
+      f"--features classifies by labels, and {train.name} has none"
+    )
   known = trained.answers(train).features
   asked = trained.answers(split).features
   try:

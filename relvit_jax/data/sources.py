@@ -176,7 +176,7 @@ def _source(reader: Any, expression: str) -> Any:
     raise ValueError(
       f"{reader.data_dir} was prepared as {reader.info.file_format.value}, "
       "which cannot be read at random: prepare it as array_record in another "
-      "data.data_dir"
+      "data.dir"
     ) from error
 
 

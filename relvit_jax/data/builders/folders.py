@@ -212,7 +212,8 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _items(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[Item]]:
-    raise NotImplementedError
+    """What is in each split; every sub-class says it."""
+    raise NotImplementedError(f"{type(self).__name__} must define _items")
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
