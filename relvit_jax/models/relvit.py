@@ -166,7 +166,7 @@ _POSITIVE = {
   "vit": ("embed_dim", "depth", "num_heads", "mlp_ratio"),
   "swin": ("embed_dim", "window_size", "mlp_ratio"),
 }
-# Sizes that the backbone itself checks: they have a number for each stage.
+# Those that have a number for each stage.
 _PER_STAGE = {"vit": (), "swin": ("depth", "num_heads")}
 _RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 
@@ -182,6 +182,14 @@ def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
     is_number = isinstance(value, (int, float))
     if name in _POSITIVE[family] and (not is_number or value <= 0):
       raise ValueError(f"{name}={value!r} must be a positive number")
+    if name in _PER_STAGE[family] and (
+      not isinstance(value, (tuple, list))
+      or not all(isinstance(number, int) and number > 0 for number in value)
+    ):
+      raise ValueError(
+        f"{name}={value!r} must be whole numbers above 0, one a stage, such as "
+        "(2, 2, 6, 2)"
+      )
     if name in _RATES and (not is_number or not 0 <= value < 1):
       raise ValueError(f"{name}={value!r} must be in [0, 1)")
 

@@ -243,14 +243,6 @@ def _misfit(grids: Sequence[windows.Grid], window_size: int) -> str | None:
 def _check_stages(
   embed_dim: int, depth: Sequence[int], num_heads: Sequence[int]
 ) -> None:
-  for name, value in (("depth", depth), ("num_heads", num_heads)):
-    if not isinstance(value, (tuple, list)) or not all(
-      isinstance(number, int) and number > 0 for number in value
-    ):
-      raise ValueError(
-        f"{name}={value!r} must be whole numbers above 0, one a stage, such as "
-        "(2, 2, 6, 2)"
-      )
   if not depth or len(depth) != len(num_heads):
     raise ValueError(
       f"depth={depth} and num_heads={num_heads} must have one number for each "
