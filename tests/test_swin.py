@@ -26,6 +26,11 @@ def make(image_size=(16, 32), patch_size=2, **options):
   )
 
 
+def outline(*sizes, **options):
+  """The same without weights, where only the making of it is asked for."""
+  return nnx.eval_shape(lambda: make(*sizes, **options))
+
+
 def images(height=16, width=32):
   return jax.random.normal(jax.random.key(1), (2, height, width, 3))
 
@@ -65,7 +70,7 @@ def windows_and_shifts(model):
 
 def test_windows_shrink_to_a_late_grid_and_then_stay_in_place():
   """Grids of 16, 8, 4 and 2 tokens a side."""
-  model = make(
+  model = outline(
     (64, 64), 4, depth=(2, 2, 2, 2), num_heads=(1, 1, 1, 1), window_size=8
   )
   assert windows_and_shifts(model) == [(8, 4), (8, 0), (4, 0), (2, 0)]
@@ -100,7 +105,7 @@ def test_without_positional_biases_a_single_window_sees_a_set_of_patches():
 def test_positional_biases_are_the_only_trace_of_pos_embed(pos_embed):
   paths = [
     "/".join(map(str, path))
-    for path, _ in nnx.to_flat_state(nnx.state(make(pos_embed=pos_embed)))
+    for path, _ in nnx.to_flat_state(nnx.state(outline(pos_embed=pos_embed)))
   ]
   tables = [path for path in paths if path.endswith("bias_table")]
   assert len(tables) == 4 * pos_embed
@@ -114,7 +119,7 @@ def test_only_parameters_are_kept(model):
 
 
 def test_drop_path_grows_linearly_over_all_stages():
-  model = make(depth=(2, 3), drop_path_rate=0.4)
+  model = outline(depth=(2, 3), drop_path_rate=0.4)
   rates = [b.drop_path.rate for stage in model.layers for b in stage.blocks]
   np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
 

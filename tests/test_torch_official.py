@@ -155,6 +155,27 @@ def test_the_official_vit(reference, name):
     depth=3,
     num_heads=3,
   )
+  check_official(archive, model, tasks)
+
+
+def test_the_official_swin(reference):
+  model = relvit_jax.create_model(
+    "swin",
+    image_size=224,
+    patch_size=4,
+    tasks=ALL,
+    num_classes=10,
+    rngs=nnx.Rngs(0),
+    embed_dim=12,
+    depth=(1, 1, 2, 1),
+    num_heads=(1, 2, 2, 4),
+    window_size=7,
+  )
+  check_official(reference("swin_downstream"), model, ALL)
+
+
+def check_official(archive, model, tasks):
+  """Weights there and back, outputs, losses, metrics and training steps."""
   official = {
     key.removeprefix("param/"): value
     for key, value in archive.items()
@@ -166,8 +187,9 @@ def test_the_official_vit(reference, name):
     np.testing.assert_array_equal(value, official[key], err_msg=key)
 
   images = jnp.asarray(archive["images_nchw"]).transpose(0, 2, 3, 1)
-  outputs = model(images)
-  losses = objectives.losses(outputs, {"label": archive["labels"]}, (8, 8))
+  outputs = nnx.jit(lambda model, images: model(images))(model, images)
+  grid_size = model.grid_size
+  losses = objectives.losses(outputs, {"label": archive["labels"]}, grid_size)
   for task in tasks:
     expected = archive[f"out/{OFFICIAL_OUTPUTS[task]}"]
     if task in ("distance", "angle"):
@@ -183,7 +205,7 @@ def test_the_official_vit(reference, name):
     )
   np.testing.assert_allclose(losses["total"], archive["loss/loss"], rtol=1e-5)
 
-  measured = metrics.measure(outputs, {"label": archive["labels"]}, (8, 8))
+  measured = metrics.measure(outputs, {"label": archive["labels"]}, grid_size)
   for ours, theirs in (
     ("relation_accuracy", "loss/acc_rel"),
     ("position_accuracy", "loss/acc_abs_pos"),
@@ -229,6 +251,51 @@ def test_known_unused_names_are_ignored():
   weights["rel_head.heads.3.v_lin.weight"] = np.zeros((1, 12), np.float32)
   weights["backbone.pos_embed"] = np.zeros((1, 7, 12), np.float32)
   torch_official.load_state_dict(model, weights)
+
+
+def tiny_swin(**options):
+  return relvit_jax.create_model(
+    "swin",
+    image_size=(8, 16),
+    patch_size=2,
+    tasks=("relation", "label"),
+    num_classes=4,
+    rngs=nnx.Rngs(0),
+    **{"embed_dim": 12, "depth": (1, 2), "num_heads": (1, 2)},
+    **({"window_size": 2} | options),
+  )
+
+
+def test_official_names_of_swin():
+  names = set(torch_official.state_dict(tiny_swin()))
+  assert {
+    "backbone.patch_embed.norm.weight",
+    "backbone.layers.0.blocks.0.attn.relative_position_bias_table",
+    "backbone.layers.1.blocks.1.mlp.fc2.bias",
+    "backbone.layers.0.downsample.norm.bias",
+    "backbone.layers.0.downsample.reduction.weight",
+    "backbone.norm.weight",
+    "backbone.head.weight",
+    "rel_head.heads.8.q_lin.weight",
+  } <= names
+  assert not names & {"clf_head.weight", "backbone.layers.1.downsample"}
+  assert len(names) == 4 + 3 * 13 + 3 + 2 + 2 + 18
+
+
+def test_the_fixed_tables_of_swin_are_ignored():
+  model = tiny_swin()
+  weights = torch_official.state_dict(model)
+  block = "backbone.layers.1.blocks.1"
+  weights[f"{block}.attn.relative_position_index"] = np.zeros((4, 4), int)
+  weights[f"{block}.attn_mask"] = np.zeros((2, 4, 4), np.float32)
+  weights["clf_head.bias"] = np.zeros(4, np.float32)
+  torch_official.load_state_dict(model, weights)
+
+
+def test_trained_biases_are_not_left_out_of_a_swin_without():
+  weights = torch_official.state_dict(tiny_swin())
+  with pytest.raises(ValueError, match=r"left over: .*blocks\.0\.attn\.rel"):
+    torch_official.load_state_dict(tiny_swin(pos_embed=False), weights)
 
 
 def test_missing_and_extra_names_are_listed_and_nothing_is_changed():
