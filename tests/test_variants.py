@@ -36,6 +36,11 @@ def test_the_family_of_a_name():
   assert set(families.values()) == set(variants.FAMILIES)
 
 
+def test_the_heads_of_swin_see_eight_patches_a_side_as_one():
+  assert variants.patch_growth("swin_tiny") == 8
+  assert variants.patch_growth("vit") == 1
+
+
 def test_other_names_are_refused_with_those_there_are():
   with pytest.raises(ValueError, match=r"'vgg' does not exist; .* vit_tiny"):
     variants.sizes_of("vgg")

@@ -55,3 +55,12 @@ def family_of(backbone: str) -> str:
   """
   sizes_of(backbone)
   return next(family for family in FAMILIES if backbone.startswith(family))
+
+
+def patch_growth(backbone: str) -> int:
+  """How many of its first patches, a side, make one that the heads see.
+
+  8 for Swin, whose three mergings halve the grid; 1 for a ViT.
+  """
+  depth = sizes_of(backbone)["depth"]
+  return 2 ** (len(depth) - 1) if isinstance(depth, tuple) else 1
