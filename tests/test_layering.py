@@ -11,7 +11,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.layers models.vit models.heads models.relvit
+  models.variants models.layers models.vit
+  models.windows models.swin_stage models.swin
+  models.heads models.relvit
   config config_limits config_checks
   data.images data.splits
   data.builders.folders data.builders.image_folder

@@ -55,6 +55,27 @@ def test_every_parameter_of_every_model_has_a_rule(cls_token, pos_embed):
     np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("pos_embed", [True, False])
+def test_every_parameter_of_swin_has_a_rule(pos_embed):
+  model = relvit_jax.create_model(
+    "swin",
+    image_size=32,
+    patch_size=4,
+    pos_embed=pos_embed,
+    rngs=nnx.Rngs(0),
+    **{"embed_dim": 16, "depth": (1, 1), "num_heads": (1, 2)},
+    window_size=4,
+  )
+  tree = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  shardings = partitioning.params_shardings(tree, partitioning.make_mesh(8))
+  stage = shardings["backbone"]["layers"][0]
+  assert stage["downsample"]["reduction"]["kernel"].spec == P("fsdp")
+  attention = stage["blocks"][0]["attn"]
+  assert attention["qkv"]["kernel"].spec == P("fsdp")
+  if pos_embed:
+    assert attention["relative_position_bias_table"].spec == P()
+
+
 def test_a_batch_is_split_over_all_devices():
   mesh = partitioning.make_mesh(fsdp=2)
   batch = jax.device_put(np.zeros((16, 3)), partitioning.batch_sharding(mesh))

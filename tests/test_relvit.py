@@ -66,7 +66,9 @@ def test_the_classifier_reads_the_class_token_or_all_patches(cls_token):
 MILLIONS = {"vit_tiny": 5.36, "vit_small": 21.34, "vit_base": 85.15}
 
 
-@pytest.mark.parametrize("backbone", variants.SIZES)
+@pytest.mark.parametrize(
+  "backbone", [name for name in variants.SIZES if name.startswith("vit")]
+)
 def test_parameter_counts(backbone):
   count = num_parameters(lambda: make(backbone, tasks=("label",)))
   assert round(count / 1e6, 2) == MILLIONS[backbone]

@@ -155,6 +155,37 @@ def test_the_official_vit(reference, name):
     depth=3,
     num_heads=3,
   )
+  check_official(archive, model, tasks)
+
+
+def blank_swin(**sizes):
+  """A Swin with zeros for weights, which takes no time to draw."""
+  model = nnx.eval_shape(
+    lambda: relvit_jax.create_model(
+      "swin", num_classes=10, embed_dim=12, rngs=nnx.Rngs(0), **sizes
+    )
+  )
+  zeros = jax.tree.map(
+    lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nnx.state(model)
+  )
+  nnx.update(model, zeros)
+  return model
+
+
+def test_the_official_swin(reference):
+  model = blank_swin(
+    image_size=224,
+    patch_size=4,
+    tasks=ALL,
+    depth=(1, 1, 2, 1),
+    num_heads=(1, 2, 2, 4),
+    window_size=7,
+  )
+  check_official(reference("swin_downstream"), model, ALL)
+
+
+def check_official(archive, model, tasks):
+  """Weights there and back, outputs, losses, metrics and training steps."""
   official = {
     key.removeprefix("param/"): value
     for key, value in archive.items()
@@ -166,8 +197,9 @@ def test_the_official_vit(reference, name):
     np.testing.assert_array_equal(value, official[key], err_msg=key)
 
   images = jnp.asarray(archive["images_nchw"]).transpose(0, 2, 3, 1)
-  outputs = model(images)
-  losses = objectives.losses(outputs, {"label": archive["labels"]}, (8, 8))
+  outputs = nnx.jit(lambda model, images: model(images))(model, images)
+  grid_size = model.grid_size
+  losses = objectives.losses(outputs, {"label": archive["labels"]}, grid_size)
   for task in tasks:
     expected = archive[f"out/{OFFICIAL_OUTPUTS[task]}"]
     if task in ("distance", "angle"):
@@ -183,7 +215,7 @@ def test_the_official_vit(reference, name):
     )
   np.testing.assert_allclose(losses["total"], archive["loss/loss"], rtol=1e-5)
 
-  measured = metrics.measure(outputs, {"label": archive["labels"]}, (8, 8))
+  measured = metrics.measure(outputs, {"label": archive["labels"]}, grid_size)
   for ours, theirs in (
     ("relation_accuracy", "loss/acc_rel"),
     ("position_accuracy", "loss/acc_abs_pos"),
@@ -229,6 +261,92 @@ def test_known_unused_names_are_ignored():
   weights["rel_head.heads.3.v_lin.weight"] = np.zeros((1, 12), np.float32)
   weights["backbone.pos_embed"] = np.zeros((1, 7, 12), np.float32)
   torch_official.load_state_dict(model, weights)
+
+
+# As above, for grids of 8×16, 4×8 and 2×4 tokens and windows of 4×4, 4×4 and
+# 2×2, shifted in the first stage alone. Written as dense attention in which a
+# loop over all pairs of tokens says which of them meet.
+TINY_SWIN = {
+  "loss": {"relation": 2.5159643, "label": 2.2318249},
+  "four labels": [
+    [-0.6219916, 0.9820459, -0.7102506, 0.4250577],
+    [-0.6280667, 0.9784406, -0.7197768, 0.4305071],
+  ],
+  "relation of patch 0 to 1": [
+    *(-0.0828698, -1.0454347, -1.1315029, 1.4236462, 0.1382352),
+    *(-1.3859329, -1.1209648, -0.8598225, 0.5767816),
+  ],
+}
+
+
+def test_a_tiny_swin_with_shrunken_windows_does_as_pytorch():
+  model = blank_swin(
+    image_size=(16, 32),
+    patch_size=2,
+    tasks=("relation", "label"),
+    depth=(2, 1, 2),
+    num_heads=(1, 2, 4),
+    window_size=4,
+  )
+  torch_official.load_state_dict(model, tiny_weights(model))
+  images = np.random.default_rng(11).normal(size=(2, 16, 32, 3))
+  images = jnp.asarray(images, jnp.float32)
+  outputs = nnx.jit(lambda model, images: model(images))(model, images)
+  np.testing.assert_allclose(
+    outputs["label"][:, :4], TINY_SWIN["four labels"], atol=1e-5
+  )
+  np.testing.assert_allclose(
+    outputs["relation"][0, :, 0, 1],
+    TINY_SWIN["relation of patch 0 to 1"],
+    atol=1e-5,
+  )
+  labels = {"label": np.array([3, 1])}
+  losses = objectives.losses(outputs, labels, (2, 4))
+  for task, value in TINY_SWIN["loss"].items():
+    np.testing.assert_allclose(losses[task], value, atol=1e-5, err_msg=task)
+
+
+def tiny_swin(**options):
+  """Grids of 4×8 and 2×4 tokens; windows of 2×2, shifted in the first."""
+  sizes = {"depth": (2, 1), "num_heads": (1, 2), "window_size": 2}
+  return blank_swin(
+    image_size=(8, 16),
+    patch_size=2,
+    tasks=("relation", "label"),
+    **(sizes | options),
+  )
+
+
+def test_official_names_of_swin():
+  names = set(torch_official.state_dict(tiny_swin()))
+  assert {
+    "backbone.patch_embed.norm.weight",
+    "backbone.layers.0.blocks.0.attn.relative_position_bias_table",
+    "backbone.layers.1.blocks.0.mlp.fc2.bias",
+    "backbone.layers.0.downsample.norm.bias",
+    "backbone.layers.0.downsample.reduction.weight",
+    "backbone.norm.weight",
+    "backbone.head.weight",
+    "rel_head.heads.8.q_lin.weight",
+  } <= names
+  assert not names & {"clf_head.weight", "backbone.layers.1.downsample"}
+  assert len(names) == 4 + 3 * 13 + 3 + 2 + 2 + 18
+
+
+def test_the_fixed_tables_of_swin_are_ignored():
+  model = tiny_swin()
+  weights = torch_official.state_dict(model)
+  block = "backbone.layers.0.blocks.1"
+  weights[f"{block}.attn.relative_position_index"] = np.zeros((4, 4), int)
+  weights[f"{block}.attn_mask"] = np.zeros((8, 4, 4), np.float32)
+  weights["clf_head.bias"] = np.zeros(10, np.float32)
+  torch_official.load_state_dict(model, weights)
+
+
+def test_trained_biases_are_not_left_out_of_a_swin_without():
+  weights = torch_official.state_dict(tiny_swin())
+  with pytest.raises(ValueError, match=r"left over: .*blocks\.0\.attn\.rel"):
+    torch_official.load_state_dict(tiny_swin(pos_embed=False), weights)
 
 
 def test_missing_and_extra_names_are_listed_and_nothing_is_changed():

@@ -17,6 +17,30 @@ def test_a_family_stands_for_the_papers_variant():
   }
 
 
+def test_a_stage_of_swin_has_its_own_depth_and_heads():
+  assert variants.sizes_of("swin") == variants.sizes_of("swin_tiny")
+  assert variants.sizes_of("swin_tiny") == {
+    "embed_dim": 96,
+    "depth": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "window_size": 7,
+  }
+
+
+def test_the_family_of_a_name():
+  families = {
+    name: variants.family_of(name) for name in ("swin", *variants.SIZES)
+  }
+  assert families["swin"] == families["swin_base"] == "swin"
+  assert families["vit_tiny"] == "vit"
+  assert set(families.values()) == set(variants.FAMILIES)
+
+
+def test_the_heads_of_swin_see_eight_patches_a_side_as_one():
+  assert variants.patch_growth("swin_tiny") == 8
+  assert variants.patch_growth("vit") == 1
+
+
 def test_other_names_are_refused_with_those_there_are():
   with pytest.raises(ValueError, match=r"'vgg' does not exist; .* vit_tiny"):
     variants.sizes_of("vgg")

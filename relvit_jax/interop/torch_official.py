@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from relvit_jax.models import swin
 from relvit_jax.models.relvit import PAIR_SCORES, RelViT
 
 HEAD_NAMES = {
@@ -29,6 +30,14 @@ HEAD_NAMES = {
 # pair heads in any model, the positional embedding where it is switched off.
 _UNUSED_ANYWHERE = re.compile(r"(rel|dist|angle)_head\.heads\.\d+\.v_lin\.\w+")
 _UNUSED_WITHOUT_POS_EMBED = "backbone.pos_embed"
+
+# Swin classifies with a head of its own, and keeps its fixed tables among the
+# weights.
+_SWIN_LABEL_HEAD = "backbone.head"
+_UNUSED_WITH_SWIN = re.compile(
+  r"clf_head\.(weight|bias)|backbone\.layers\.\d+\.blocks\.\d+\."
+  r"(attn\.relative_position_index|attn_mask)"
+)
 
 
 class _Entry(NamedTuple):
@@ -80,8 +89,8 @@ def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
 def state_dict(model: RelViT) -> dict[str, np.ndarray]:
   """The weights of a model under the official names and in their layouts.
 
-  What the official code allocates and never uses is not in it: load it there
-  with `strict=False`.
+  What the official code allocates and never uses is not in it, nor are the
+  fixed tables that its Swin makes anew: load it there with `strict=False`.
   """
   return {
     name: np.array(array, order="C")
@@ -97,7 +106,10 @@ def _entries(model: RelViT) -> Iterator[_Entry]:
   for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
     names = [str(part) for part in path]
     if names[0] == "heads":
-      yield _head_entry(names[1], names[2:], param)
+      head = HEAD_NAMES[names[1]]
+      if names[1] == "label" and isinstance(model.backbone, swin.Swin):
+        head = _SWIN_LABEL_HEAD
+      yield _head_entry(names[1], head, names[2:], param)
     elif names[1] == "patch_embed" and names[-1] == "kernel":
       yield _convolution(_torch_name(names), param, patch_size)
     elif names[-1] == "kernel":
@@ -111,8 +123,9 @@ def _torch_name(path: list[str]) -> str:
   return ".".join([*path[:-1], leaf])
 
 
-def _head_entry(task: str, path: list[str], param: nnx.Param) -> _Entry:
-  head = HEAD_NAMES[task]
+def _head_entry(
+  task: str, head: str, path: list[str], param: nnx.Param
+) -> _Entry:
   if task not in PAIR_SCORES:
     name = _torch_name([head, path[-1]])
     return _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
@@ -148,4 +161,6 @@ def _convolution(name: str, param: nnx.Param, size: int) -> _Entry:
 def _is_unused(name: str, model: RelViT) -> bool:
   if _UNUSED_ANYWHERE.fullmatch(name):
     return True
+  if isinstance(model.backbone, swin.Swin):
+    return bool(_UNUSED_WITH_SWIN.fullmatch(name))
   return name == _UNUSED_WITHOUT_POS_EMBED and model.backbone.pos_embed is None

@@ -10,8 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import heads, layers, variants, vit
+from relvit_jax.models import heads, layers, swin, variants, vit
 from relvit_jax.models.variants import TASKS
+
+Backbone = vit.ViT | swin.Swin
 
 PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
 
@@ -20,13 +22,14 @@ class RelViT(nnx.Module):
   """Images → one output a task.
 
   Attributes:
-    backbone: images → Tokens, with `grid_size` and `embed_dim`.
+    backbone: images → Tokens, with `grid_size`, `embed_dim`, `num_features`
+      and `features`.
     heads: one head a task, under the task's name.
   """
 
   def __init__(
     self,
-    backbone: vit.ViT,
+    backbone: Backbone,
     tasks: Sequence[str],
     *,
     num_classes: int | None = None,
@@ -105,38 +108,41 @@ def create_model(
   """Makes a model by name, with random weights.
 
   Args:
-    backbone: "vit_tiny", "vit_small" or "vit_base"; "vit" is the paper's, the
-      small one.
+    backbone: "vit_tiny", "vit_small" or "vit_base"; "swin_tiny", "swin_small"
+      or "swin_base"; "vit" and "swin" are the paper's, "vit_small" and
+      "swin_tiny".
     image_size: pixels, one whole number for square images or (height, width).
-    patch_size: pixels; it must divide the image size.
+    patch_size: pixels; it must divide the image size. With Swin it is that of
+      the first stage, 4 in the paper; the heads see patches of 8 times that.
     tasks: which of relation, distance, angle, position and label to build a
       head for. None is built that is not asked for, so nothing decays unused.
     num_classes: needed by the label task.
     pos_embed: whether tokens get learned positional embeddings. With them the
       position and relation tasks can be solved without looking at the image,
-      unless patches are permuted.
-    cls_token: whether there is a class token; without it the label head reads
-      the flattened patch tokens.
+      unless patches are permuted. With Swin, whether its attention learns a
+      bias for each offset between two tokens, which the official code always
+      has and which gives away less.
+    cls_token: whether a ViT has a class token; without it the label head reads
+      the flattened patch tokens. Swin has none in any case: its label head
+      reads the average of the tokens.
     dtype: what to compute in; None for float32. Parameters, softmax and
       outputs are float32 in any case.
     rngs: source of the initial weights, `nnx.Rngs(seed)`.
     **sizes: override the variant's: embed_dim, depth, num_heads, mlp_ratio,
-      dropout_rate, attention_dropout_rate, drop_path_rate.
+      dropout_rate, attention_dropout_rate, drop_path_rate. With Swin, depth
+      and num_heads have a number for each stage, and there is window_size.
 
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.
   """
-  defaults = variants.sizes_of(backbone)
-  _check_sizes(sizes)
+  family = variants.family_of(backbone)
+  _check_sizes(family, sizes)
+  sizes = variants.sizes_of(backbone) | sizes | {"pos_embed": pos_embed}
+  if family == "vit":
+    sizes["cls_token"] = cls_token
   return RelViT(
-    vit.ViT(
-      _image_size(image_size),
-      patch_size,
-      pos_embed=pos_embed,
-      cls_token=cls_token,
-      dtype=dtype,
-      rngs=rngs,
-      **(defaults | sizes),
+    _BACKBONES[family](
+      _image_size(image_size), patch_size, dtype=dtype, rngs=rngs, **sizes
     ),
     tasks,
     num_classes=num_classes,
@@ -155,23 +161,37 @@ def _image_size(given: Any) -> tuple[int, int]:
   return int(sizes[0]), int(sizes[-1])
 
 
-_POSITIVE = ("embed_dim", "depth", "num_heads", "mlp_ratio")
+_BACKBONES = {"vit": vit.ViT, "swin": swin.Swin}
+_POSITIVE = {
+  "vit": ("embed_dim", "depth", "num_heads", "mlp_ratio"),
+  "swin": ("embed_dim", "window_size", "mlp_ratio"),
+}
+# Those that have a number for each stage.
+_PER_STAGE = {"vit": (), "swin": ("depth", "num_heads")}
 _RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 
 
-def _check_sizes(sizes: dict[str, Any]) -> None:
+def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
+  names = (*_POSITIVE[family], *_PER_STAGE[family], *_RATES)
   for name, value in sizes.items():
-    if name in _POSITIVE:
-      if not isinstance(value, (int, float)) or value <= 0:
-        raise ValueError(f"{name}={value!r} must be a positive number")
-    elif name in _RATES:
-      if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name}={value!r} must be in [0, 1)")
-    else:
+    if name not in names:
       raise ValueError(
-        f"{name}={value!r} is no size of a ViT; there are "
-        f"{', '.join(_POSITIVE + _RATES)}"
+        f"{name}={value!r} is no size of a {family}; there are "
+        f"{', '.join(names)}"
       )
+    is_number = isinstance(value, (int, float))
+    if name in _POSITIVE[family] and (not is_number or value <= 0):
+      raise ValueError(f"{name}={value!r} must be a positive number")
+    if name in _PER_STAGE[family] and (
+      not isinstance(value, (tuple, list))
+      or not all(isinstance(number, int) and number > 0 for number in value)
+    ):
+      raise ValueError(
+        f"{name}={value!r} must be whole numbers above 0, one a stage, such as "
+        "(2, 2, 6, 2)"
+      )
+    if name in _RATES and (not is_number or not 0 <= value < 1):
+      raise ValueError(f"{name}={value!r} must be in [0, 1)")
 
 
 def _check_tasks(tasks: Sequence[str], num_classes: int | None) -> None:

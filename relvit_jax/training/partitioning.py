@@ -26,6 +26,12 @@ RULES = (
   # Its input is only the pixels of a patch: split over the output.
   (r"backbone/patch_embed/proj/kernel", P(None, "fsdp")),
   (r"backbone/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel", P("fsdp")),
+  (r"backbone/.*/attn/relative_position_bias_table", P()),
+  (
+    r"backbone/layers/\d+/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel",
+    P("fsdp"),
+  ),
+  (r"backbone/layers/\d+/downsample/reduction/kernel", P("fsdp")),
   (r"heads/\w+/(query|key|proj)/kernel", P("fsdp")),
 )
 
