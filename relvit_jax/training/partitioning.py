@@ -27,6 +27,7 @@ RULES = (
   (r"backbone/patch_embed/proj/kernel", P(None, "fsdp")),
   (r"backbone/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel", P("fsdp")),
   (r"heads/\w+/(query|key|proj)/kernel", P("fsdp")),
+  (r"heads/\w+/(layers|unshared)/\d+/kernel", P("fsdp")),
 )
 
 
