@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from relvit_jax.data import augment
 
@@ -78,13 +78,13 @@ def draw_boxes(
   return jnp.where(wanted[:, None], boxes, 0).astype(jnp.int32)
 
 
-def in_boxes(boxes: Int[Array, "B 4"], size: Sequence[int]) -> Array:
-  """Which pixels lie in the box of their image, bool [B, H, W]."""
+def in_boxes(
+  boxes: Int[Array, "B 4"], size: Sequence[int]
+) -> Bool[Array, "B H W"]:
+  """Whether a pixel lies in the (top, left, height, width) box of its image."""
   rows, columns = (
-    (jnp.arange(length)[None] >= boxes[:, axis, None])
-    & (
-      jnp.arange(length)[None] < (boxes[:, axis] + boxes[:, 2 + axis])[:, None]
-    )
-    for axis, length in enumerate(size)
+    (place >= boxes[:, axis, None])
+    & (place < (boxes[:, axis] + boxes[:, 2 + axis])[:, None])
+    for axis, place in enumerate(jnp.arange(length)[None] for length in size)
   )
   return rows[:, :, None] & columns[:, None, :]

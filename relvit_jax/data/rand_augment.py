@@ -2,7 +2,8 @@
 
 Cubuk et al. (2020) with the fifteen operations and ranges of timm 0.9.16's
 "rand-m9-mstd0.5-inc1", whose severity grows with the magnitude, and the
-rounding of Pillow: results are whole numbers of 0..255.
+rounding of Pillow: results are whole numbers of 0..255. Warps are bilinear,
+where timm draws between bilinear and bicubic.
 
 An image has one operation at a time, and every image takes the same way,
 without branches: a table look-up (`tones`), one affine warp and a blend with
