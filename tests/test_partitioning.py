@@ -76,6 +76,12 @@ def test_every_parameter_of_swin_has_a_rule(pos_embed):
     assert attention["relative_position_bias_table"].spec == P()
 
 
+def test_matrices_of_localisation_are_split_too():
+  for name in ("layers/2", "unshared/1"):
+    assert partitioning.spec_of(f"heads/drloc/{name}/kernel") == P("fsdp")
+    assert partitioning.spec_of(f"heads/drloc/{name}/bias") == P()
+
+
 def test_a_batch_is_split_over_all_devices():
   mesh = partitioning.make_mesh(fsdp=2)
   batch = jax.device_put(np.zeros((16, 3)), partitioning.batch_sharding(mesh))

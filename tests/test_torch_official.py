@@ -9,6 +9,7 @@ from flax import nnx
 
 import relvit_jax
 from relvit_jax.interop import torch_official
+from relvit_jax.models import heads
 from relvit_jax.training import metrics, objectives, optimizer, step
 
 ALL = ("relation", "distance", "angle", "position", "label")
@@ -376,3 +377,25 @@ def test_a_wrong_shape_is_named_and_nothing_is_changed():
     torch_official.load_state_dict(model, weights)
   for key, value in torch_official.state_dict(model).items():
     np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_head_of_localisation_has_the_names_of_its_own_code():
+  head = heads.DenseRelativeLocalisation(
+    4, (2, 2), "ce", hidden_dim=8, rngs=nnx.Rngs(0)
+  )
+  weights = torch_official.state_dict(head)
+  assert sorted(weights) == [
+    *("layers.0.bias", "layers.0.weight", "layers.2.bias"),
+    *("layers.2.weight", "layers.4.bias", "layers.4.weight"),
+    *("unshared.0.bias", "unshared.0.weight"),
+    *("unshared.1.bias", "unshared.1.weight"),
+  ]
+  assert weights["layers.0.weight"].shape == (8, 2 * 4)
+  changed = {name: value + 1 for name, value in weights.items()}
+  torch_official.load_state_dict(head, changed)
+  for key, value in torch_official.state_dict(head).items():
+    np.testing.assert_array_equal(value, changed[key], err_msg=key)
+  with pytest.raises(ValueError, match=r"left over: \['backbone.pos_embed'\]"):
+    torch_official.load_state_dict(
+      head, changed | {"backbone.pos_embed": np.zeros(1)}
+    )

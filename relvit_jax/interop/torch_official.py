@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from relvit_jax.models import swin
+from relvit_jax.models.heads import DenseRelativeLocalisation
 from relvit_jax.models.relvit import PAIR_SCORES, RelViT
 
 HEAD_NAMES = {
@@ -49,11 +50,16 @@ class _Entry(NamedTuple):
   to_official: Callable[[np.ndarray], list[np.ndarray]]
 
 
-def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
+# What has official names; a head alone has those of VTs-Drloc.
+Model = RelViT | DenseRelativeLocalisation
+
+
+def load_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> None:
   """Sets the weights of a model, in place, from the official ones.
 
   Args:
-    model: a model of the same sizes and tasks.
+    model: a model of the same sizes and tasks, or a head of dense relative
+      localisation, which has the names of yhlleo/VTs-Drloc.
     state: official name → array, as of `{k: v.numpy() for k, v in
       torch_model.state_dict().items()}`.
 
@@ -86,7 +92,7 @@ def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
     entry.param.set_value(jnp.asarray(value, entry.param.dtype))
 
 
-def state_dict(model: RelViT) -> dict[str, np.ndarray]:
+def state_dict(model: Model) -> dict[str, np.ndarray]:
   """The weights of a model under the official names and in their layouts.
 
   What the official code allocates and never uses is not in it, nor are the
@@ -101,7 +107,10 @@ def state_dict(model: RelViT) -> dict[str, np.ndarray]:
   }
 
 
-def _entries(model: RelViT) -> Iterator[_Entry]:
+def _entries(model: Model) -> Iterator[_Entry]:
+  if isinstance(model, DenseRelativeLocalisation):
+    yield from _drloc_entries(model)
+    return
   patch_size = model.backbone.patch_embed.patch_size
   for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
     names = [str(part) for part in path]
@@ -139,6 +148,15 @@ def _head_entry(
   )
 
 
+def _drloc_entries(head: DenseRelativeLocalisation) -> Iterator[_Entry]:
+  """Its layers stand at even places there, with activations between them."""
+  for path, param in nnx.to_flat_state(nnx.state(head, nnx.Param)):
+    group, number, leaf = path
+    place = int(str(number)) * (2 if group == "layers" else 1)
+    name = _torch_name([str(group), str(place), str(leaf)])
+    yield _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
+
+
 def _linear(name: str, param: nnx.Param) -> _Entry:
   return _Entry((name,), param, lambda a: a[0].T, lambda a: [a.T])
 
@@ -158,7 +176,9 @@ def _convolution(name: str, param: nnx.Param, size: int) -> _Entry:
   )
 
 
-def _is_unused(name: str, model: RelViT) -> bool:
+def _is_unused(name: str, model: Model) -> bool:
+  if isinstance(model, DenseRelativeLocalisation):
+    return False
   if _UNUSED_ANYWHERE.fullmatch(name):
     return True
   if isinstance(model.backbone, swin.Swin):

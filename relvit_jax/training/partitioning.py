@@ -33,6 +33,7 @@ RULES = (
   ),
   (r"backbone/layers/\d+/downsample/reduction/kernel", P("fsdp")),
   (r"heads/\w+/(query|key|proj)/kernel", P("fsdp")),
+  (r"heads/\w+/(layers|unshared)/\d+/kernel", P("fsdp")),
 )
 
 
