@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.layers models.vit models.heads models.relvit
+  models.variants models.layers models.vit models.tokens_to_token
+  models.t2t_vit models.heads models.relvit
   config config_limits config_checks
   data.images data.splits
   data.builders.folders data.builders.image_folder

@@ -10,8 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import heads, layers, variants, vit
+from relvit_jax.models import heads, layers, t2t_vit, variants, vit
 from relvit_jax.models.variants import TASKS
+
+BACKBONES = {"vit": vit.ViT, "t2t_vit": t2t_vit.T2TViT}
 
 PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
 
@@ -93,7 +95,7 @@ def create_model(
   backbone: str = "vit",
   *,
   image_size: Any,
-  patch_size: int,
+  patch_size: int | None = None,
   tasks: Sequence[str] = ("relation", "position"),
   num_classes: int | None = None,
   pos_embed: bool = True,
@@ -106,32 +108,39 @@ def create_model(
 
   Args:
     backbone: "vit_tiny", "vit_small" or "vit_base"; "vit" is the paper's, the
-      small one.
+      small one. "t2t_vit_7", _10, _12, _14, _19 or _24, and "t2t_vit_t_14",
+      _19 or _24 with softmax attention between the splits; "t2t_vit" is the
+      paper's, t2t_vit_14.
     image_size: pixels, one whole number for square images or (height, width).
-    patch_size: pixels; it must divide the image size.
+    patch_size: pixels; it must divide the image size. T2T-ViT has none: its
+      images divide by 16, and its heads see a patch for every 32 pixels.
     tasks: which of relation, distance, angle, position and label to build a
       head for. None is built that is not asked for, so nothing decays unused.
     num_classes: needed by the label task.
-    pos_embed: whether tokens get learned positional embeddings. With them the
-      position and relation tasks can be solved without looking at the image,
-      unless patches are permuted.
+    pos_embed: whether tokens get positional embeddings, learned ones or, in
+      T2T-ViT, sinusoids. With them the position and relation tasks can be
+      solved without looking at the image, unless patches are permuted. The
+      official T2T-ViT has its sinusoids always, while pre-training too.
     cls_token: whether there is a class token; without it the label head reads
       the flattened patch tokens.
     dtype: what to compute in; None for float32. Parameters, softmax and
       outputs are float32 in any case.
     rngs: source of the initial weights, `nnx.Rngs(seed)`.
     **sizes: override the variant's: embed_dim, depth, num_heads, mlp_ratio,
-      dropout_rate, attention_dropout_rate, drop_path_rate.
+      dropout_rate, attention_dropout_rate, drop_path_rate; of T2T-ViT also
+      token_dim, tokens_type ("performer" or "transformer") and
+      token_dropout_rate.
 
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.
   """
   defaults = variants.sizes_of(backbone)
-  _check_sizes(sizes)
+  family = variants.family_of(backbone)
+  _check_sizes(family, sizes)
   return RelViT(
-    vit.ViT(
+    BACKBONES[family](
       _image_size(image_size),
-      patch_size,
+      **_patch_size(backbone, family, patch_size),
       pos_embed=pos_embed,
       cls_token=cls_token,
       dtype=dtype,
@@ -155,22 +164,49 @@ def _image_size(given: Any) -> tuple[int, int]:
   return int(sizes[0]), int(sizes[-1])
 
 
+def _patch_size(
+  backbone: str, family: str, given: int | None
+) -> dict[str, int]:
+  """The argument of a backbone that has a choice of patches."""
+  if family == "t2t_vit":
+    if given is not None:
+      raise ValueError(
+        f"patch_size={given} must not be given: {backbone} merges its patches "
+        "to one for every 16 pixels"
+      )
+    return {}
+  if given is None:
+    raise ValueError(
+      f"patch_size=None: {backbone} needs it, in pixels, a divisor of "
+      "image_size"
+    )
+  return {"patch_size": given}
+
+
 _POSITIVE = ("embed_dim", "depth", "num_heads", "mlp_ratio")
 _RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 
+# What only a family has.
+_POSITIVE_OF = {"t2t_vit": ("token_dim",)}
+_RATES_OF = {"t2t_vit": ("token_dropout_rate",)}
+_NAMES_OF = {"t2t_vit": ("tokens_type",)}  # The family checks their values.
 
-def _check_sizes(sizes: dict[str, Any]) -> None:
+
+def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
+  positive = _POSITIVE + _POSITIVE_OF.get(family, ())
+  rates = _RATES + _RATES_OF.get(family, ())
+  names = _NAMES_OF.get(family, ())
   for name, value in sizes.items():
-    if name in _POSITIVE:
+    if name in positive:
       if not isinstance(value, (int, float)) or value <= 0:
         raise ValueError(f"{name}={value!r} must be a positive number")
-    elif name in _RATES:
+    elif name in rates:
       if not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r} must be in [0, 1)")
-    else:
+    elif name not in names:
       raise ValueError(
-        f"{name}={value!r} is no size of a ViT; there are "
-        f"{', '.join(_POSITIVE + _RATES)}"
+        f"{name}={value!r} is no size of a {family}; there are "
+        f"{', '.join(positive + names + rates)}"
       )
 
 
