@@ -76,21 +76,42 @@ def test_grids(image_size, token_grid, grid_size):
   assert tokens.cls.shape == (2, 12)
 
 
-def test_patches_are_the_pooled_tokens_of_the_last_block():
+@functools.cache
+def looked_into():
+  """What a model says of `images` in all its ways, compiled once."""
   model = tiny()
 
-  def both(images):
+  def look(images):
     x = model._embed(images)
     for block in model.blocks:
       x = block(x)
-    return model.norm(x), model(images)
+    return (
+      model.norm(x),
+      model(images),
+      model.last_tokens(images, 2),
+      model.attention(images),
+    )
 
-  x, tokens = compiled(both, images())
-  patches, cls = tokens
-  assert x.shape == (2, 1 + 3 * 5, 12)
-  np.testing.assert_allclose(patches, t2t_vit.pool(x[:, 1:], (3, 5)), atol=1e-5)
-  np.testing.assert_allclose(cls, x[:, 0], atol=1e-5)
-  np.testing.assert_array_equal(model.features(tokens), cls)
+  return compiled(look, images())
+
+
+def test_patches_are_the_pooled_tokens_of_the_last_block():
+  unpooled, tokens, _, _ = looked_into()
+  assert unpooled.shape == (2, 1 + 3 * 5, 12)
+  np.testing.assert_allclose(
+    tokens.patches, t2t_vit.pool(unpooled[:, 1:], (3, 5)), atol=1e-5
+  )
+  np.testing.assert_allclose(tokens.cls, unpooled[:, 0], atol=1e-5)
+  np.testing.assert_array_equal(tiny().features(tokens), tokens.cls)
+
+
+def test_attention_is_among_tokens_and_last_tokens_are_pooled():
+  _, tokens, last, weights = looked_into()
+  assert weights.shape == (2, 3, 16, 16)
+  np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
+  assert [tokens.patches.shape for tokens in last] == [(2, 6, 12)] * 2
+  np.testing.assert_array_equal(last[-1].patches, tokens.patches)
+  assert not np.allclose(last[0].patches, last[1].patches)
 
 
 def test_without_a_class_token_a_classifier_reads_the_pooled_patches():
@@ -110,9 +131,9 @@ def test_without_positions_the_blocks_cannot_tell_tokens_apart():
     project.kernel.set_value(0 * project.kernel[...])
     return model(images()).patches
 
-  for pos_embed in (True, False):
-    patches = compiled(functools.partial(blind, pos_embed))
-    assert np.allclose(patches, patches[:, :1], atol=1e-6) != pos_embed
+  with_them, without = compiled(lambda: (blind(True), blind(False)))
+  assert np.allclose(without, without[:, :1], atol=1e-6)
+  assert not np.allclose(with_them, with_them[:, :1], atol=1e-3)
 
 
 def test_official_details():
@@ -127,17 +148,6 @@ def test_official_details():
   np.testing.assert_allclose(rates, [0, 0.2])
 
 
-def test_attention_is_among_tokens_and_last_tokens_are_pooled():
-  model = tiny()
-  weights, last, tokens = compiled(
-    lambda x: (model.attention(x), model.last_tokens(x, 2), model(x)), images()
-  )
-  assert weights.shape == (2, 3, 16, 16)
-  np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
-  assert [tokens.patches.shape for tokens in last] == [(2, 6, 12)] * 2
-  np.testing.assert_array_equal(last[-1].patches, tokens.patches)
-
-
 def create(backbone="t2t_vit", **options):
   defaults = {
     "image_size": 64,
@@ -148,9 +158,13 @@ def create(backbone="t2t_vit", **options):
   return relvit_jax.create_model(backbone, **(defaults | options))
 
 
+@functools.cache
+def outputs(dtype=None):
+  return compiled(lambda x: create(**TINY, dtype=dtype)(x), images((64, 64)))
+
+
 def test_outputs_of_all_tasks():
-  outputs = compiled(lambda x: create(**TINY)(x), images((64, 64)))
-  assert {task: output.shape for task, output in outputs.items()} == {
+  assert {task: output.shape for task, output in outputs().items()} == {
     "relation": (2, 9, 4, 4),
     "distance": (2, 4, 4),
     "angle": (2, 4, 4),
@@ -213,13 +227,9 @@ def test_trained_parameters_of_t2t_vit_14():
 
 
 def test_bfloat16_outputs_are_close_and_float32():
-  full, half = (
-    compiled(lambda x, d=dtype: create(**TINY, dtype=d)(x), images((64, 64)))
-    for dtype in (None, jnp.bfloat16)
-  )
-  for task, output in half.items():
+  for task, output in outputs(jnp.bfloat16).items():
     assert output.dtype == jnp.float32
-    np.testing.assert_allclose(output, full[task], atol=0.05)
+    np.testing.assert_allclose(output, outputs()[task], atol=0.05)
 
 
 @pytest.mark.parametrize(
