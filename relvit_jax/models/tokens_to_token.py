@@ -20,7 +20,7 @@ from relvit_jax.models import layers
 SPLITS = ((7, 4), (3, 2), (3, 2))
 STRIDE = math.prod(stride for _, stride in SPLITS)
 
-# PyTorch's default, which T2T-ViT keeps where the other backbones use 1e-6.
+# PyTorch's default, which T2T-ViT keeps where ViT has 1e-6.
 LAYER_NORM_EPSILON = 1e-5
 
 # Official, whatever the dropout of the blocks is.
