@@ -13,6 +13,7 @@ ORDER = """
   resize grid
   models.variants models.layers models.vit
   models.windows models.swin_stage models.swin
+  models.tokens_to_token models.t2t_vit
   models.heads models.relvit
   config config_limits config_checks
   data.images data.splits

@@ -11,14 +11,13 @@ from relvit_jax.training import partitioning
 
 
 def params(**options):
+  defaults = {"image_size": 8, "patch_size": 2}
+  sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2}
   model = relvit_jax.create_model(
-    "vit",
-    image_size=8,
-    patch_size=2,
     tasks=("relation", "distance", "angle", "position", "label"),
     num_classes=10,
     rngs=nnx.Rngs(0),
-    **({"embed_dim": 32, "depth": 2, "num_heads": 2} | options),
+    **(defaults | sizes | options),
   )
   return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
@@ -80,6 +79,21 @@ def test_matrices_of_localisation_are_split_too():
   for name in ("layers/2", "unshared/1"):
     assert partitioning.spec_of(f"heads/drloc/{name}/kernel") == P("fsdp")
     assert partitioning.spec_of(f"heads/drloc/{name}/bias") == P()
+
+
+@pytest.mark.parametrize("tokens_type", ["performer", "transformer"])
+def test_every_parameter_of_t2t_vit_has_a_rule(tokens_type):
+  mesh = partitioning.make_mesh(fsdp=8)
+  tree = params(
+    backbone="t2t_vit",
+    image_size=32,
+    patch_size=None,
+    token_dim=6,
+    tokens_type=tokens_type,
+  )
+  shardings = partitioning.params_shardings(tree, mesh)
+  project = shardings["backbone"]["tokens_to_token"]["project"]["kernel"]
+  assert project.spec == P(None, "fsdp")
 
 
 def test_a_batch_is_split_over_all_devices():
