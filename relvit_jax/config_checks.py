@@ -148,8 +148,16 @@ def _view(config: Any) -> Iterator[str]:
 
 def _augment(config: Any) -> Iterator[str]:
   augment, size = config.augment, config.data.image_size
-  patch = config.model.patch_size
-  if size % patch:
+  first = config.model.patch_size
+  growth = variants.patch_growth(config.model.backbone)
+  patch = first * growth
+  if size % patch and growth > 1:
+    yield (
+      f"data.image_size={size} must be a multiple of {patch}: of "
+      f"model.patch_size={first} times the {growth} that "
+      f"{config.model.backbone} merges"
+    )
+  elif size % patch:
     yield (
       f"model.patch_size={patch} must divide data.image_size={size}; "
       f"{_divisors_near(size, patch)} would"
@@ -158,20 +166,30 @@ def _augment(config: Any) -> Iterator[str]:
     yield (
       f"augment.mega_patches={augment.mega_patches} must be 0 or from 2 to the "
       f"{size // patch} patches a side of data.image_size={size} with "
-      f"model.patch_size={patch}"
+      f"model.patch_size={first}"
     )
   if size // patch < 2 and set(config.tasks) - {"label"}:
     yield (
-      f"model.patch_size={patch} leaves one patch of data.image_size={size}: "
+      f"model.patch_size={first} leaves one patch of data.image_size={size}: "
       f"tasks={tuple(config.tasks)!r} need at least 2×2"
     )
 
 
 def _model(config: Any) -> Iterator[str]:
   sizes = dict(variants.sizes_of(config.model.backbone))
-  for key in ("embed_dim", "num_heads"):
-    if config.model[key] is not None:
-      sizes[key] = config.model[key]
+  if isinstance(sizes["depth"], tuple):
+    for key in ("depth", "num_heads"):
+      if config.model[key] is not None:
+        yield (
+          f"model.{key}={config.model[key]} must be None: "
+          f"{config.model.backbone} has {sizes[key]}, one a stage"
+        )
+    # Each stage doubles both.
+    sizes["num_heads"] = sizes["num_heads"][0]
+  elif config.model.num_heads is not None:
+    sizes["num_heads"] = config.model.num_heads
+  if config.model.embed_dim is not None:
+    sizes["embed_dim"] = config.model.embed_dim
   width, heads = sizes["embed_dim"], sizes["num_heads"]
   if width % heads:
     yield (

@@ -56,6 +56,10 @@ WRONG = [
   ("folder", "", "data.folder=None: data.name=folder needs it, a path"),
   ("folder", "data.folder=gone", "data.folder='gone' does not exist"),
   ("cifar10:pretrain", "model.patch_size=32", "leaves one patch of"),
+  ("cifar10:joint,swin", "model.patch_size=8", "=32 must be .* of 64: .* 8 "),
+  ("cifar10:joint,swin", "model.depth=2", r"must be None: .*\(2, 2, 6, 2\)"),
+  ("cifar10:joint,swin", "model.embed_dim=97", "=3 must divide .*=97; 1 and"),
+  ("cifar10:joint,swin", "", "leaves one patch of data.image_size=32"),
   ("cifar10:train", "", "'train' does not exist; there are pretrain"),
 ]
 

@@ -11,7 +11,10 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.layers models.vit models.heads models.relvit
+  models.variants models.layers models.vit
+  models.windows models.swin_stage models.swin
+  models.tokens_to_token models.t2t_vit
+  models.heads models.relvit
   config config_limits config_checks
   data.images data.splits
   data.builders.folders data.builders.image_folder
@@ -19,8 +22,9 @@ ORDER = """
   data.builders.catalogue
   data.sources data.prepare
   data.augment data.colour data.patch_augment data.order data.feed
+  data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
-  training.objectives training.metrics training.optimizer
+  training.drloc training.objectives training.metrics training.optimizer
   training.partitioning training.step training.transfer training.evaluate
   training.stage training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint

@@ -11,14 +11,13 @@ from relvit_jax.training import partitioning
 
 
 def params(**options):
+  defaults = {"image_size": 8, "patch_size": 2}
+  sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2}
   model = relvit_jax.create_model(
-    "vit",
-    image_size=8,
-    patch_size=2,
     tasks=("relation", "distance", "angle", "position", "label"),
     num_classes=10,
     rngs=nnx.Rngs(0),
-    **({"embed_dim": 32, "depth": 2, "num_heads": 2} | options),
+    **(defaults | sizes | options),
   )
   return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
@@ -53,6 +52,48 @@ def test_every_parameter_of_every_model_has_a_rule(cls_token, pos_embed):
     jax.tree.leaves(tree), jax.tree.leaves(placed), strict=True
   ):
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("pos_embed", [True, False])
+def test_every_parameter_of_swin_has_a_rule(pos_embed):
+  model = relvit_jax.create_model(
+    "swin",
+    image_size=32,
+    patch_size=4,
+    pos_embed=pos_embed,
+    rngs=nnx.Rngs(0),
+    **{"embed_dim": 16, "depth": (1, 1), "num_heads": (1, 2)},
+    window_size=4,
+  )
+  tree = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  shardings = partitioning.params_shardings(tree, partitioning.make_mesh(8))
+  stage = shardings["backbone"]["layers"][0]
+  assert stage["downsample"]["reduction"]["kernel"].spec == P("fsdp")
+  attention = stage["blocks"][0]["attn"]
+  assert attention["qkv"]["kernel"].spec == P("fsdp")
+  if pos_embed:
+    assert attention["relative_position_bias_table"].spec == P()
+
+
+def test_matrices_of_localisation_are_split_too():
+  for name in ("layers/2", "unshared/1"):
+    assert partitioning.spec_of(f"heads/drloc/{name}/kernel") == P("fsdp")
+    assert partitioning.spec_of(f"heads/drloc/{name}/bias") == P()
+
+
+@pytest.mark.parametrize("tokens_type", ["performer", "transformer"])
+def test_every_parameter_of_t2t_vit_has_a_rule(tokens_type):
+  mesh = partitioning.make_mesh(fsdp=8)
+  tree = params(
+    backbone="t2t_vit",
+    image_size=32,
+    patch_size=None,
+    token_dim=6,
+    tokens_type=tokens_type,
+  )
+  shardings = partitioning.params_shardings(tree, mesh)
+  project = shardings["backbone"]["tokens_to_token"]["project"]["kernel"]
+  assert project.spec == P(None, "fsdp")
 
 
 def test_a_batch_is_split_over_all_devices():

@@ -4,11 +4,12 @@ import chex
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from relvit_jax import config
 from relvit_jax.data import sources
 from relvit_jax.training import metrics, partitioning, step
-from relvit_jax.training.stage import Stage
+from relvit_jax.training.stage import Stage, create_model, make_views
 
 SPLITS = sources.digits()
 
@@ -50,6 +51,15 @@ def lowered(stage):
 @pytest.fixture(scope="module")
 def stage():
   return make()
+
+
+def test_patches_are_moved_as_the_heads_of_swin_see_them():
+  settings = config.load("flowers102:pretrain,swin_tiny")
+  settings.model.patch_size = 4
+  view = make_views(settings, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+  assert view.patch_size == 32
+  model = nnx.eval_shape(lambda: create_model(settings, view, 102, nnx.Rngs(0)))
+  assert model.grid_size == (7, 7)
 
 
 ALL_RANDOM = {

@@ -68,6 +68,32 @@ def test_it_says_what_it_took_and_why_not(source, target):
   )
 
 
+def test_sinusoids_of_another_grid_stay_the_targets_own():
+  """T2T-ViT has more tokens than patches: its table is not to be resized."""
+
+  def filled(image_size):
+    model = nnx.eval_shape(
+      lambda: relvit_jax.create_model(
+        "t2t_vit",
+        image_size=image_size,
+        **{"embed_dim": 12, "depth": 1, "num_heads": 2, "token_dim": 4},
+        rngs=nnx.Rngs(0),
+      )
+    )
+    return jax.tree.map(
+      lambda leaf: np.full(leaf.shape, image_size, leaf.dtype),
+      nnx.to_pure_dict(nnx.state(model)),
+    )
+
+  source, target = filled(32), filled(64)
+  moved = transfer.backbone(source, target, ((1, 1), (2, 2)))
+  assert moved.fresh["backbone/pos_embed"] == (
+    "shape (1, 5, 12) there, (1, 17, 12) here"
+  )
+  attention = moved.params["backbone"]["tokens_to_token"]["attention1"]
+  np.testing.assert_array_equal(attention["w"], 32)
+
+
 def test_another_shape_is_not_taken(source):
   moved = transfer.backbone(source, params(1, tasks=("label",), patch_size=4))
   assert moved.fresh["backbone/patch_embed/proj/kernel"] == (

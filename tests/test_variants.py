@@ -17,6 +17,60 @@ def test_a_family_stands_for_the_papers_variant():
   }
 
 
+def test_a_stage_of_swin_has_its_own_depth_and_heads():
+  assert variants.sizes_of("swin") == variants.sizes_of("swin_tiny")
+  assert variants.sizes_of("swin_tiny") == {
+    "embed_dim": 96,
+    "depth": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "window_size": 7,
+  }
+
+
+def test_the_family_of_a_name():
+  families = {
+    name: variants.family_of(name) for name in ("swin", *variants.SIZES)
+  }
+  assert families["swin"] == families["swin_base"] == "swin"
+  assert families["vit_tiny"] == "vit"
+  assert set(families.values()) == set(variants.FAMILIES)
+
+
+def test_the_heads_of_swin_see_eight_patches_a_side_as_one():
+  assert variants.patch_growth("swin_tiny") == 8
+  assert variants.patch_growth("vit") == 1
+
+
+@pytest.mark.parametrize(
+  ("backbone", "family"),
+  [
+    ("vit", "vit"),
+    ("vit_tiny", "vit"),
+    ("t2t_vit", "t2t_vit"),
+    ("t2t_vit_t_19", "t2t_vit"),
+  ],
+)
+def test_the_family_of_a_variant(backbone, family):
+  assert variants.family_of(backbone) == family
+
+
+def test_every_variant_has_one_family():
+  for variant in variants.SIZES:
+    assert (
+      sum(variant.startswith(family) for family in variants.FAMILIES) == 1
+    ), variant
+
+
+def test_t2t_vit_is_the_papers_t2t_vit_14():
+  assert variants.sizes_of("t2t_vit") == {
+    "embed_dim": 384,
+    "depth": 14,
+    "num_heads": 6,
+    "mlp_ratio": 3.0,
+    "tokens_type": "performer",
+  }
+
+
 def test_other_names_are_refused_with_those_there_are():
   with pytest.raises(ValueError, match=r"'vgg' does not exist; .* vit_tiny"):
     variants.sizes_of("vgg")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from relvit_jax import grid
 from relvit_jax.data import feed
+from relvit_jax.models import variants
 from relvit_jax.training import datasets, stage, step
 
 _LINE = {"color": "white", "linewidth": 0.4, "alpha": 0.7}
@@ -73,7 +74,9 @@ def in_words(config: Any) -> str:
   if augment.permute_patches:
     only = ", in the targets only" if augment.permute_targets_only else ""
     parts.append(f"patches permuted{only}")
-  size, patch = config.data.image_size, config.model.patch_size
+  size = config.data.image_size
+  growth = variants.patch_growth(config.model.backbone)
+  patch = config.model.patch_size * growth
   return (
     f"{config.data.name}, {config.stage}: {size}×{size} pixels, patches of "
     f"{patch}×{patch}\n{', '.join(parts) or 'no augmentation'}"

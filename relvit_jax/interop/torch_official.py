@@ -1,21 +1,26 @@
 """Weights from and to the official PyTorch code (guglielmocamporese/relvit).
 
 A parameter is mapped by its name and its kind alone: PyTorch stores a linear
-layer as [out, in] and a convolution as [out, in, rows, columns]; each of the
-nine relation heads has a query and a key of its own.
+layer as [out, in], a convolution as [out, in, rows, columns] and the windows of
+a soft split channel by channel; each of the nine relation heads has a query and
+a key of its own. Fixed arrays, such as sinusoids, are mapped like the trained.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from relvit_jax.models import layers, swin, tokens_to_token
+from relvit_jax.models.heads import DenseRelativeLocalisation
 from relvit_jax.models.relvit import PAIR_SCORES, RelViT
+from relvit_jax.models.t2t_vit import T2TViT
 
 HEAD_NAMES = {
   "relation": "rel_head",
@@ -26,25 +31,48 @@ HEAD_NAMES = {
 }
 
 # Allocated by the official code and never used: the value projections of its
-# pair heads in any model, the positional embedding where it is switched off.
+# pair heads in any model, the positional embedding where it is switched off,
+# the classifier of T2T-ViT beside the one that all models have.
 _UNUSED_ANYWHERE = re.compile(r"(rel|dist|angle)_head\.heads\.\d+\.v_lin\.\w+")
 _UNUSED_WITHOUT_POS_EMBED = "backbone.pos_embed"
+_UNUSED_IN_T2T = re.compile(r"backbone\.head\.\w+")
+
+# What reads the windows of a soft split, and what the official performer calls
+# the layers of its MLP.
+_ON_WINDOWS = re.compile(
+  r".*\.(attention\d\.norm1\.\w+|(kqv|attn\.qkv|project)\.kernel)"
+)
+_SPLIT_OF = {"attention1": 0, "attention2": 1, "project": 2}
+_PERFORMER_MLP = {"fc1": "0", "fc2": "2"}
+
+# Swin classifies with a head of its own, and keeps its fixed tables among the
+# weights.
+_SWIN_LABEL_HEAD = "backbone.head"
+_UNUSED_WITH_SWIN = re.compile(
+  r"clf_head\.(weight|bias)|backbone\.layers\.\d+\.blocks\.\d+\."
+  r"(attn\.relative_position_index|attn_mask)"
+)
 
 
 class _Entry(NamedTuple):
   """One of our parameters and the official ones it is made of."""
 
   names: tuple[str, ...]
-  param: nnx.Param
+  param: nnx.Variable
   to_ours: Callable[[list[np.ndarray]], np.ndarray]
   to_official: Callable[[np.ndarray], list[np.ndarray]]
 
 
-def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
+# What has official names; a head alone has those of VTs-Drloc.
+Model = RelViT | DenseRelativeLocalisation
+
+
+def load_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> None:
   """Sets the weights of a model, in place, from the official ones.
 
   Args:
-    model: a model of the same sizes and tasks.
+    model: a model of the same sizes and tasks, or a head of dense relative
+      localisation, which has the names of yhlleo/VTs-Drloc.
     state: official name → array, as of `{k: v.numpy() for k, v in
       torch_model.state_dict().items()}`.
 
@@ -77,11 +105,11 @@ def load_state_dict(model: RelViT, state: Mapping[str, np.ndarray]) -> None:
     entry.param.set_value(jnp.asarray(value, entry.param.dtype))
 
 
-def state_dict(model: RelViT) -> dict[str, np.ndarray]:
+def state_dict(model: Model) -> dict[str, np.ndarray]:
   """The weights of a model under the official names and in their layouts.
 
-  What the official code allocates and never uses is not in it: load it there
-  with `strict=False`.
+  What the official code allocates and never uses is not in it, nor are the
+  fixed tables that its Swin makes anew: load it there with `strict=False`.
   """
   return {
     name: np.array(array, order="C")
@@ -92,14 +120,25 @@ def state_dict(model: RelViT) -> dict[str, np.ndarray]:
   }
 
 
-def _entries(model: RelViT) -> Iterator[_Entry]:
-  patch_size = model.backbone.patch_embed.patch_size
-  for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+def _entries(model: Model) -> Iterator[_Entry]:
+  if isinstance(model, DenseRelativeLocalisation):
+    yield from _drloc_entries(model)
+    return
+  kept = nnx.Any(nnx.Param, layers.Fixed)
+  has_performers = isinstance(model.backbone, T2TViT) and isinstance(
+    model.backbone.tokens_to_token.attention1, tokens_to_token.TokenPerformer
+  )
+  for path, param in nnx.to_flat_state(nnx.state(model, kept)):
     names = [str(part) for part in path]
     if names[0] == "heads":
-      yield _head_entry(names[1], names[2:], param)
+      head = HEAD_NAMES[names[1]]
+      if names[1] == "label" and isinstance(model.backbone, swin.Swin):
+        head = _SWIN_LABEL_HEAD
+      yield _head_entry(names[1], head, names[2:], param)
     elif names[1] == "patch_embed" and names[-1] == "kernel":
-      yield _convolution(_torch_name(names), param, patch_size)
+      yield _convolution(_torch_name(names), param)
+    elif names[1] == "tokens_to_token":
+      yield _token_entry(names, param, has_performers)
     elif names[-1] == "kernel":
       yield _linear(_torch_name(names), param)
     else:
@@ -111,8 +150,9 @@ def _torch_name(path: list[str]) -> str:
   return ".".join([*path[:-1], leaf])
 
 
-def _head_entry(task: str, path: list[str], param: nnx.Param) -> _Entry:
-  head = HEAD_NAMES[task]
+def _head_entry(
+  task: str, head: str, path: list[str], param: nnx.Variable
+) -> _Entry:
   if task not in PAIR_SCORES:
     name = _torch_name([head, path[-1]])
     return _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
@@ -126,17 +166,55 @@ def _head_entry(task: str, path: list[str], param: nnx.Param) -> _Entry:
   )
 
 
-def _linear(name: str, param: nnx.Param) -> _Entry:
+def _drloc_entries(head: DenseRelativeLocalisation) -> Iterator[_Entry]:
+  """Its layers stand at even places there, with activations between them."""
+  for path, param in nnx.to_flat_state(nnx.state(head, nnx.Param)):
+    group, number, leaf = path
+    place = int(str(number)) * (2 if group == "layers" else 1)
+    name = _torch_name([str(group), str(place), str(leaf)])
+    yield _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
+
+
+def _token_entry(
+  path: list[str], param: nnx.Variable, has_performers: bool
+) -> _Entry:
+  if has_performers and "mlp" in path:
+    path = [_PERFORMER_MLP.get(part, part) for part in path]
+  name = _torch_name(path)
+  if _ON_WINDOWS.fullmatch(".".join(path)):
+    size, _ = tokens_to_token.SPLITS[_SPLIT_OF[path[2]]]
+    return _windows(name, param, size)
+  if path[-1] == "kernel":
+    return _linear(name, param)
+  return _as_it_is(name, param)
+
+
+def _windows(name: str, param: nnx.Variable, size: int) -> _Entry:
+  """First axis [rows · columns · in] ↔ [in · rows · columns], last there."""
+
+  def moved(array: np.ndarray, split: Any, old: int, new: int) -> np.ndarray:
+    apart = array.reshape(*split, *array.shape[1:])
+    return np.moveaxis(apart, old, new).reshape(array.shape)
+
+  return _Entry(
+    (name,),
+    param,
+    lambda a: moved(a[0].T, (-1, size, size), 0, 2),
+    lambda a: [moved(a, (size, size, -1), 2, 0).T],
+  )
+
+
+def _linear(name: str, param: nnx.Variable) -> _Entry:
   return _Entry((name,), param, lambda a: a[0].T, lambda a: [a.T])
 
 
-def _as_it_is(name: str, param: nnx.Param) -> _Entry:
+def _as_it_is(name: str, param: nnx.Variable) -> _Entry:
   return _Entry((name,), param, lambda a: a[0], lambda a: [a])
 
 
-def _convolution(name: str, param: nnx.Param, size: int) -> _Entry:
-  """Kernel [rows · columns · in, out] ↔ [out, in, rows, columns]."""
-  features = param.shape[1]
+def _convolution(name: str, param: nnx.Variable) -> _Entry:
+  """Kernel [rows · columns · 3, out] ↔ [out, 3, rows, columns]."""
+  size, features = math.isqrt(param.shape[0] // 3), param.shape[1]
   return _Entry(
     (name,),
     param,
@@ -145,7 +223,13 @@ def _convolution(name: str, param: nnx.Param, size: int) -> _Entry:
   )
 
 
-def _is_unused(name: str, model: RelViT) -> bool:
+def _is_unused(name: str, model: Model) -> bool:
+  if isinstance(model, DenseRelativeLocalisation):
+    return False
   if _UNUSED_ANYWHERE.fullmatch(name):
     return True
+  if isinstance(model.backbone, swin.Swin):
+    return bool(_UNUSED_WITH_SWIN.fullmatch(name))
+  if _UNUSED_IN_T2T.fullmatch(name):
+    return isinstance(model.backbone, T2TViT)
   return name == _UNUSED_WITHOUT_POS_EMBED and model.backbone.pos_embed is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from relvit_jax.models import layers
 
@@ -85,3 +88,98 @@ class LabelHead(nnx.Module):
 
   def __call__(self, features: Float[Array, "B D"]) -> Float[Array, "B C"]:
     return self.proj(features).astype(jnp.float32)
+
+
+class DenseRelativeLocalisation(nnx.Module):
+  """How far apart two patches sit, from their tokens (Liu et al., 2021).
+
+  An MLP of the two tokens, first and second, next to each other, as in the
+  code of yhlleo/VTs-Drloc: two hidden layers where the paper draws one.
+
+  Args:
+    dim: width D of a token.
+    grid_size: (rows, columns) of patches.
+    mode: "l1" predicts the two differences, in rows and in columns, as
+      numbers; "ce" and "cbr" score every difference that there is.
+    use_abs: whether the sign of a difference is left out; decides how many
+      differences there are.
+    hidden_dim: width of the hidden layers.
+  """
+
+  MODES = ("l1", "ce", "cbr")
+
+  def __init__(
+    self,
+    dim: int,
+    grid_size: tuple[int, int],
+    mode: str = "l1",
+    use_abs: bool = True,
+    *,
+    hidden_dim: int = 512,
+    dtype: layers.Dtype = None,
+    rngs: nnx.Rngs,
+  ):
+    if mode not in self.MODES:
+      raise ValueError(
+        f"mode={mode!r} does not exist; there are {', '.join(self.MODES)}"
+      )
+    self.grid_size = grid_size
+    self.mode = mode
+
+    def linear(in_features: int, out_features: int) -> nnx.Linear:
+      return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=layers.TRANSFORMER_INIT,
+        dtype=dtype,
+        rngs=rngs,
+      )
+
+    last = 2 if mode == "l1" else hidden_dim
+    widths = (2 * dim, hidden_dim, hidden_dim, last)
+    self.layers = nnx.List(
+      [linear(*pair) for pair in itertools.pairwise(widths)]
+    )
+    # Scores of rows, then of columns; a shorter side leaves some unused.
+    longest = max(grid_size)
+    num_classes = longest if use_abs else 2 * longest - 1
+    self.unshared = nnx.List(
+      [] if mode == "l1" else [linear(last, num_classes) for _ in range(2)]
+    )
+
+  def __call__(
+    self,
+    tokens: Float[Array, "B N D"],
+    first: Int[Array, "B m 2"],
+    second: Int[Array, "B m 2"],
+  ) -> Float[Array, "B*m ..."]:
+    """Predictions for m pairs of an image.
+
+    Args:
+      tokens: of the patches, in reading order.
+      first: (row, column) of one patch of each pair.
+      second: of the other.
+
+    Returns:
+      [B·m, 2] for "l1", else scores [B·m, K, 2] of K differences; rows come
+      before columns. What they should be: `objectives.drloc`.
+    """
+    rows, columns = self.grid_size
+    if tokens.shape[1] != rows * columns:
+      raise ValueError(
+        f"tokens of shape {tokens.shape} do not belong to grid_size="
+        f"({rows}, {columns}), which has {rows * columns} patches"
+      )
+    ends = [
+      jnp.take_along_axis(
+        tokens, (pair[..., :1] * columns + pair[..., 1:]), axis=1
+      )
+      for pair in (first, second)
+    ]
+    x = jnp.concatenate(ends, axis=-1).reshape(-1, 2 * tokens.shape[-1])
+    for layer in self.layers[:-1]:
+      x = jax.nn.relu(layer(x))
+    x = self.layers[-1](x)
+    if self.mode != "l1":
+      x = jnp.stack([scores(x) for scores in self.unshared], axis=-1)
+    return x.astype(jnp.float32)

@@ -29,6 +29,10 @@ TORCH_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 LAYER_NORM_EPSILON = 1e-6
 
 
+class Fixed(nnx.Variable):
+  """An array that belongs to the weights of a model and is never trained."""
+
+
 class Tokens(NamedTuple):
   """What every backbone returns: one token a patch, and a class token."""
 
@@ -55,6 +59,25 @@ def torch_linear(
     out_features,
     kernel_init=TORCH_INIT,
     bias_init=torch_bias_init(in_features),
+    dtype=dtype,
+    rngs=rngs,
+  )
+
+
+def linear(
+  in_features: int,
+  out_features: int,
+  *,
+  use_bias: bool = True,
+  dtype: Dtype,
+  rngs: nnx.Rngs,
+) -> nnx.Linear:
+  """A linear layer as transformers initialise it."""
+  return nnx.Linear(
+    in_features,
+    out_features,
+    use_bias=use_bias,
+    kernel_init=TRANSFORMER_INIT,
     dtype=dtype,
     rngs=rngs,
   )
@@ -88,6 +111,7 @@ class Attention(nnx.Module):
     dim: int,
     num_heads: int,
     *,
+    qkv_bias: bool = True,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     dtype: Dtype = None,
@@ -98,12 +122,8 @@ class Attention(nnx.Module):
         f"num_heads={num_heads} must divide the width embed_dim={dim}"
       )
     self.num_heads = num_heads
-    self.qkv = nnx.Linear(
-      dim, 3 * dim, kernel_init=TRANSFORMER_INIT, dtype=dtype, rngs=rngs
-    )
-    self.proj = nnx.Linear(
-      dim, dim, kernel_init=TRANSFORMER_INIT, dtype=dtype, rngs=rngs
-    )
+    self.qkv = linear(dim, 3 * dim, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
+    self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
     self.attention_dropout = nnx.Dropout(attention_dropout_rate)
     self.dropout = nnx.Dropout(dropout_rate)
 
@@ -161,12 +181,8 @@ class Mlp(nnx.Module):
         f"an MLP of width {hidden_dim} is none: mlp_ratio times embed_dim="
         f"{dim} must be at least 1"
       )
-    self.fc1 = nnx.Linear(
-      dim, hidden_dim, kernel_init=TRANSFORMER_INIT, dtype=dtype, rngs=rngs
-    )
-    self.fc2 = nnx.Linear(
-      hidden_dim, dim, kernel_init=TRANSFORMER_INIT, dtype=dtype, rngs=rngs
-    )
+    self.fc1 = linear(dim, hidden_dim, dtype=dtype, rngs=rngs)
+    self.fc2 = linear(hidden_dim, dim, dtype=dtype, rngs=rngs)
     self.dropout = nnx.Dropout(dropout_rate)
 
   def __call__(
@@ -191,22 +207,25 @@ class Block(nnx.Module):
     num_heads: int,
     mlp_ratio: float,
     *,
+    qkv_bias: bool = True,
+    epsilon: float = LAYER_NORM_EPSILON,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     dtype: Dtype = None,
     rngs: nnx.Rngs,
   ):
-    self.norm1 = layer_norm(dim, dtype=dtype, rngs=rngs)
+    self.norm1 = layer_norm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
     self.attn = Attention(
       dim,
       num_heads,
+      qkv_bias=qkv_bias,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,
       dtype=dtype,
       rngs=rngs,
     )
-    self.norm2 = layer_norm(dim, dtype=dtype, rngs=rngs)
+    self.norm2 = layer_norm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(
       dim,
       int(dim * mlp_ratio),
@@ -229,5 +248,11 @@ class Block(nnx.Module):
     return x + self.drop_path(branch, deterministic=not train, rngs=rngs)
 
 
-def layer_norm(dim: int, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  return nnx.LayerNorm(dim, epsilon=LAYER_NORM_EPSILON, dtype=dtype, rngs=rngs)
+def layer_norm(
+  dim: int,
+  *,
+  epsilon: float = LAYER_NORM_EPSILON,
+  dtype: Dtype,
+  rngs: nnx.Rngs,
+) -> nnx.LayerNorm:
+  return nnx.LayerNorm(dim, epsilon=epsilon, dtype=dtype, rngs=rngs)

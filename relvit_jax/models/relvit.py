@@ -10,8 +10,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import heads, layers, variants, vit
+from relvit_jax.models import heads, layers, swin, t2t_vit, variants, vit
 from relvit_jax.models.variants import TASKS
+
+Backbone = vit.ViT | swin.Swin
+BACKBONES = {"vit": vit.ViT, "swin": swin.Swin, "t2t_vit": t2t_vit.T2TViT}
 
 PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
 
@@ -20,13 +23,14 @@ class RelViT(nnx.Module):
   """Images → one output a task.
 
   Attributes:
-    backbone: images → Tokens, with `grid_size` and `embed_dim`.
+    backbone: images → Tokens, with `grid_size`, `embed_dim`, `num_features`
+      and `features`.
     heads: one head a task, under the task's name.
   """
 
   def __init__(
     self,
-    backbone: vit.ViT,
+    backbone: Backbone,
     tasks: Sequence[str],
     *,
     num_classes: int | None = None,
@@ -93,7 +97,7 @@ def create_model(
   backbone: str = "vit",
   *,
   image_size: Any,
-  patch_size: int,
+  patch_size: int | None = None,
   tasks: Sequence[str] = ("relation", "position"),
   num_classes: int | None = None,
   pos_embed: bool = True,
@@ -105,38 +109,50 @@ def create_model(
   """Makes a model by name, with random weights.
 
   Args:
-    backbone: "vit_tiny", "vit_small" or "vit_base"; "vit" is the paper's, the
-      small one.
+    backbone: "vit_tiny", "vit_small" or "vit_base"; "swin_tiny", "swin_small"
+      or "swin_base"; "t2t_vit_7", _10, _12, _14, _19 or _24, and, with softmax
+      attention between the splits, "t2t_vit_t_14", _19 or _24. "vit", "swin"
+      and "t2t_vit" are the paper's: vit_small, swin_tiny and t2t_vit_14.
     image_size: pixels, one whole number for square images or (height, width).
-    patch_size: pixels; it must divide the image size.
+    patch_size: pixels; it must divide the image size. With Swin it is that of
+      the first stage, 4 in the paper; the heads see patches of 8 times that.
+      T2T-ViT has none: its images divide by 16, and its heads see a patch for
+      every 32 pixels.
     tasks: which of relation, distance, angle, position and label to build a
       head for. None is built that is not asked for, so nothing decays unused.
     num_classes: needed by the label task.
-    pos_embed: whether tokens get learned positional embeddings. With them the
-      position and relation tasks can be solved without looking at the image,
-      unless patches are permuted.
+    pos_embed: whether tokens get positional embeddings: learned ones, the
+      sinusoids of T2T-ViT, or in Swin a learned bias for each offset between
+      two tokens. With them the position and relation tasks can be solved
+      without looking at the image, unless patches are permuted; Swin's bias
+      gives away less. The official Swin and T2T-ViT always have theirs.
     cls_token: whether there is a class token; without it the label head reads
-      the flattened patch tokens.
+      the flattened patch tokens. Swin has none in any case: its label head
+      reads the average of the tokens.
     dtype: what to compute in; None for float32. Parameters, softmax and
       outputs are float32 in any case.
     rngs: source of the initial weights, `nnx.Rngs(seed)`.
     **sizes: override the variant's: embed_dim, depth, num_heads, mlp_ratio,
-      dropout_rate, attention_dropout_rate, drop_path_rate.
+      dropout_rate, attention_dropout_rate, drop_path_rate. Of Swin, depth and
+      num_heads have a number for each stage, and there is window_size. T2T-ViT
+      has token_dim, tokens_type ("performer" or "transformer") and
+      token_dropout_rate too.
 
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.
   """
-  defaults = variants.sizes_of(backbone)
-  _check_sizes(sizes)
+  family = variants.family_of(backbone)
+  _check_sizes(family, sizes)
+  sizes = variants.sizes_of(backbone) | sizes | {"pos_embed": pos_embed}
+  if family != "swin":
+    sizes["cls_token"] = cls_token
   return RelViT(
-    vit.ViT(
+    BACKBONES[family](
       _image_size(image_size),
-      patch_size,
-      pos_embed=pos_embed,
-      cls_token=cls_token,
+      **_patch_size(backbone, family, patch_size),
       dtype=dtype,
       rngs=rngs,
-      **(defaults | sizes),
+      **sizes,
     ),
     tasks,
     num_classes=num_classes,
@@ -155,22 +171,47 @@ def _image_size(given: Any) -> tuple[int, int]:
   return int(sizes[0]), int(sizes[-1])
 
 
-_POSITIVE = ("embed_dim", "depth", "num_heads", "mlp_ratio")
-_RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
-
-
-def _check_sizes(sizes: dict[str, Any]) -> None:
-  for name, value in sizes.items():
-    if name in _POSITIVE:
-      if not isinstance(value, (int, float)) or value <= 0:
-        raise ValueError(f"{name}={value!r} must be a positive number")
-    elif name in _RATES:
-      if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name}={value!r} must be in [0, 1)")
-    else:
+def _patch_size(
+  backbone: str, family: str, given: int | None
+) -> dict[str, int]:
+  """The argument of a backbone that has a choice of patches."""
+  if not variants.FAMILIES[family].has_patch_size:
+    if given is not None:
       raise ValueError(
-        f"{name}={value!r} is no size of a ViT; there are "
-        f"{', '.join(_POSITIVE + _RATES)}"
+        f"patch_size={given} must not be given: {backbone} merges its patches "
+        "to one for every 16 pixels"
+      )
+    return {}
+  if given is None:
+    raise ValueError(
+      f"patch_size=None: {backbone} needs it, in pixels, a divisor of "
+      "image_size"
+    )
+  return {"patch_size": given}
+
+
+def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
+  known = variants.FAMILIES[family]
+  for name, value in sizes.items():
+    is_number = isinstance(value, (int, float))
+    if name in known.positive:
+      if not is_number or value <= 0:
+        raise ValueError(f"{name}={value!r} must be a positive number")
+    elif name in known.per_stage:
+      if not isinstance(value, (tuple, list)) or not all(
+        isinstance(number, int) and number > 0 for number in value
+      ):
+        raise ValueError(
+          f"{name}={value!r} must be whole numbers above 0, one a stage, such "
+          "as (2, 2, 6, 2)"
+        )
+    elif name in known.rates:
+      if not is_number or not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r} must be in [0, 1)")
+    elif name not in known.words:  # The family checks their values.
+      raise ValueError(
+        f"{name}={value!r} is no size of a {family}; there are "
+        f"{', '.join(known.names)}"
       )
 
 

@@ -2,18 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 TASKS = ("relation", "distance", "angle", "position", "label")
+
+
+def _swin(
+  embed_dim: int, depth: tuple[int, ...], num_heads: tuple[int, ...]
+) -> dict[str, Any]:
+  """Depth and heads have a number for each stage, windows the paper's size."""
+  return {
+    "embed_dim": embed_dim,
+    "depth": depth,
+    "num_heads": num_heads,
+    "window_size": 7,
+  }
+
 
 SIZES: dict[str, dict[str, Any]] = {
   "vit_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
   "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
   "vit_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+  "swin_tiny": _swin(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+  "swin_small": _swin(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+  "swin_base": _swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+  **{
+    f"t2t_vit_{name}": {
+      "embed_dim": width,
+      "depth": depth,
+      "num_heads": width // 64,
+      "mlp_ratio": ratio,
+      "tokens_type": tokens_type,
+    }
+    for name, width, depth, ratio, tokens_type in (
+      ("7", 256, 7, 2.0, "performer"),
+      ("10", 256, 10, 2.0, "performer"),
+      ("12", 256, 12, 2.0, "performer"),
+      ("14", 384, 14, 3.0, "performer"),
+      ("19", 448, 19, 3.0, "performer"),
+      ("24", 512, 24, 3.0, "performer"),
+      ("t_14", 384, 14, 3.0, "transformer"),
+      ("t_19", 448, 19, 3.0, "transformer"),
+      ("t_24", 512, 24, 3.0, "transformer"),
+    )
+  },
 }
 
-# A family's name stands for the variant that the paper uses.
-FAMILIES = {"vit": "vit_small"}
+
+class Family(NamedTuple):
+  """What the backbones of a family have in common.
+
+  Attributes:
+    variant: the one that the paper uses, which the family's name stands for.
+    positive: sizes that are numbers above 0.
+    per_stage: sizes that have a whole number for each stage.
+    rates: shares from 0 to 1.
+    words: sizes that are none of these.
+    has_patch_size: whether there is a choice of patches.
+  """
+
+  variant: str
+  positive: tuple[str, ...] = ("embed_dim", "depth", "num_heads", "mlp_ratio")
+  per_stage: tuple[str, ...] = ()
+  rates: tuple[str, ...] = (
+    "dropout_rate",
+    "attention_dropout_rate",
+    "drop_path_rate",
+  )
+  words: tuple[str, ...] = ()
+  has_patch_size: bool = True
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """All sizes."""
+    return self.positive + self.per_stage + self.words + self.rates
+
+
+FAMILIES = {
+  "vit": Family("vit_small"),
+  "swin": Family(
+    "swin_tiny",
+    positive=("embed_dim", "window_size", "mlp_ratio"),
+    per_stage=("depth", "num_heads"),
+  ),
+  "t2t_vit": Family(
+    "t2t_vit_14",
+    positive=("embed_dim", "depth", "num_heads", "mlp_ratio", "token_dim"),
+    rates=(
+      "dropout_rate",
+      "attention_dropout_rate",
+      "drop_path_rate",
+      "token_dropout_rate",
+    ),
+    words=("tokens_type",),
+    has_patch_size=False,
+  ),
+}
 
 
 def sizes_of(backbone: str) -> dict[str, Any]:
@@ -22,10 +106,30 @@ def sizes_of(backbone: str) -> dict[str, Any]:
   Raises:
     ValueError: there is no such backbone, with the names that there are.
   """
-  variant = FAMILIES.get(backbone, backbone)
+  family = FAMILIES.get(backbone)
+  variant = family.variant if family else backbone
   if variant not in SIZES:
     raise ValueError(
       f"backbone={backbone!r} does not exist; there are "
       f"{', '.join([*FAMILIES, *SIZES])}"
     )
   return SIZES[variant]
+
+
+def family_of(backbone: str) -> str:
+  """The family that a variant or family's name belongs to: swin of swin_tiny.
+
+  Raises:
+    ValueError: as `sizes_of`.
+  """
+  sizes_of(backbone)
+  return next(family for family in FAMILIES if backbone.startswith(family))
+
+
+def patch_growth(backbone: str) -> int:
+  """How many of its first patches, a side, make one that the heads see.
+
+  8 for Swin, whose three mergings halve the grid; 1 for a ViT.
+  """
+  depth = sizes_of(backbone)["depth"]
+  return 2 ** (len(depth) - 1) if isinstance(depth, tuple) else 1

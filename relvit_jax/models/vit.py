@@ -57,13 +57,41 @@ class ViT(nnx.Module):
       if pos_embed
       else None
     )
+    self._add_blocks(
+      depth,
+      num_heads,
+      mlp_ratio,
+      dropout_rate=dropout_rate,
+      attention_dropout_rate=attention_dropout_rate,
+      drop_path_rate=drop_path_rate,
+      dtype=dtype,
+      rngs=rngs,
+    )
+
+  def _add_blocks(
+    self,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float,
+    *,
+    qkv_bias: bool = True,
+    epsilon: float = layers.LAYER_NORM_EPSILON,
+    dropout_rate: float,
+    attention_dropout_rate: float,
+    drop_path_rate: float,
+    dtype: layers.Dtype,
+    rngs: nnx.Rngs,
+  ) -> None:
+    """Makes what follows the embedding."""
     self.dropout = nnx.Dropout(dropout_rate)
     self.blocks = nnx.List(
       [
         layers.Block(
-          embed_dim,
+          self.embed_dim,
           num_heads,
           mlp_ratio,
+          qkv_bias=qkv_bias,
+          epsilon=epsilon,
           dropout_rate=dropout_rate,
           attention_dropout_rate=attention_dropout_rate,
           drop_path_rate=float(rate),
@@ -73,7 +101,9 @@ class ViT(nnx.Module):
         for rate in np.linspace(0, drop_path_rate, depth)
       ]
     )
-    self.norm = layers.layer_norm(embed_dim, dtype=dtype, rngs=rngs)
+    self.norm = layers.layer_norm(
+      self.embed_dim, epsilon=epsilon, dtype=dtype, rngs=rngs
+    )
 
   @property
   def num_features(self) -> int:
@@ -137,13 +167,20 @@ class ViT(nnx.Module):
         f"images of shape {images.shape} are not [B, {height}, {width}, 3], "
         "for which this model was made"
       )
-    x = self.patch_embed(images)
+    x = self._patch_tokens(images, train, rngs)
     if self.cls_token is not None:
       first = jnp.broadcast_to(self.cls_token[...], (len(x), 1, self.embed_dim))
       x = jnp.concatenate([first.astype(x.dtype), x], axis=1)
     if self.pos_embed is not None:
       x = x + self.pos_embed[...].astype(x.dtype)
     return self.dropout(x, deterministic=not train, rngs=rngs)
+
+  def _patch_tokens(
+    self, images: Float[Array, "B H W 3"], train: bool, rngs: nnx.Rngs | None
+  ) -> Float[Array, "B N D"]:
+    """One token a patch; T2T-ViT has others, with dropout of their own."""
+    del train, rngs
+    return self.patch_embed(images)
 
   def _tokens(self, x: Float[Array, "B T D"]) -> layers.Tokens:
     if self.cls_token is None:

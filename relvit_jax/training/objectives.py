@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from relvit_jax import grid
 from relvit_jax.models.relvit import TASKS
+from relvit_jax.training.drloc import drloc as drloc
 
 
 def targets(

@@ -1,7 +1,12 @@
-"""The paper's learning-rate curve and AdamW, as the official code runs them."""
+"""Learning-rate curves, AdamW and averages of weights.
+
+`paper_schedule` and `paper_adamw` are what the official code runs; beside
+them stands what today's recipes for vision transformers train with.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -49,6 +54,54 @@ def paper_schedule(
   return schedule
 
 
+def cosine_schedule(
+  base_lr: float,
+  end_lr: float,
+  total_steps: int,
+  warmup_steps: int = 0,
+  warmup_lr: float = 0.0,
+) -> optax.Schedule:
+  """Linear warm-up, then half a cosine from the end of the warm-up on.
+
+  lr(s) = end + (base - end) · (1 + cos(π (s - w) / (S - w))) / 2. Swin's code
+  and timm's default count the cosine from step 0 instead: with 20 of 300
+  epochs of warm-up the rate then drops to 0.989 of `base_lr` at once.
+
+  Args:
+    base_lr: the rate at step `warmup_steps`.
+    end_lr: the rate at step `total_steps`, and after it.
+    total_steps: S.
+    warmup_steps: w, less than S.
+    warmup_lr: the rate at step 0, where there is a warm-up.
+
+  Returns:
+    step → learning rate, float32.
+  """
+  if not 0 <= warmup_steps < total_steps:
+    raise ValueError(
+      f"warmup_steps={warmup_steps} must be from 0 to below total_steps="
+      f"{total_steps}"
+    )
+  if min(base_lr, end_lr, warmup_lr) < 0:
+    raise ValueError(
+      f"the rates base_lr={base_lr}, end_lr={end_lr} and warmup_lr="
+      f"{warmup_lr} must not be negative"
+    )
+
+  def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    step = jnp.minimum(jnp.asarray(step), total_steps)
+    rise = step / max(warmup_steps, 1)
+    warmup = warmup_lr + (base_lr - warmup_lr) * rise
+    left = (total_steps - step) / (total_steps - warmup_steps)
+    # (1 + cos(π x)) / 2 as the square of a sine of what is left: exact at the
+    # end.
+    share = jnp.square(jnp.sin(np.float32(np.pi / 2) * left))
+    decay = end_lr + (base_lr - end_lr) * share
+    return jnp.where(step < warmup_steps, warmup, decay).astype(jnp.float32)
+
+  return schedule
+
+
 def paper_adamw(
   schedule_or_lr: optax.ScalarOrSchedule,
   weight_decay: float = 0.1,
@@ -56,17 +109,32 @@ def paper_adamw(
 ) -> optax.GradientTransformation:
   """AdamW as PyTorch runs it, after clipping the global gradient norm.
 
-  betas 0.9 and 0.999, epsilon 1e-8. The decay falls on every parameter, also
-  on biases, norms and embeddings, but only on those that have a gradient:
-  PyTorch skips a parameter without one, where optax would shrink it to half
-  in a CIFAR run. A gradient that is zero in every entry counts as none; that
-  differs from PyTorch where a loss of weight 0 or drop-path on a whole batch
-  makes it so.
+  `adamw` whose decay falls on every parameter that has a gradient, also on
+  biases, norms and embeddings.
+  """
+  return adamw(schedule_or_lr, weight_decay, clip_norm, decay_all=True)
+
+
+def adamw(
+  schedule_or_lr: optax.ScalarOrSchedule,
+  weight_decay: float = 0.05,
+  clip_norm: float | None = None,
+  *,
+  decay_all: bool = False,
+) -> optax.GradientTransformation:
+  """AdamW after clipping the global gradient norm, decaying matrices alone.
+
+  betas 0.9 and 0.999, epsilon 1e-8. As in PyTorch, a parameter without a
+  gradient does not decay, where optax would shrink it to half in a CIFAR run.
+  A gradient that is zero in every entry counts as none; that differs from
+  PyTorch where a loss of weight 0 or drop-path on a whole batch makes it so.
 
   Args:
     schedule_or_lr: a learning rate, or a schedule of the step.
     weight_decay: what a step takes of a parameter, in units of the rate.
     clip_norm: the largest global norm of the gradients; None clips nothing.
+    decay_all: whether biases, norms, tables of biases, embeddings, class
+      tokens and all vectors decay too.
   """
   if clip_norm is not None and clip_norm <= 0:
     raise ValueError(f"clip_norm={clip_norm} must be positive, or None")
@@ -74,12 +142,38 @@ def paper_adamw(
     optax.identity()
     if clip_norm is None
     else optax.clip_by_global_norm(clip_norm),
-    _adam_with_decay(weight_decay),
+    _adam_with_decay(weight_decay, decay_all),
     optax.scale_by_learning_rate(schedule_or_lr),
   )
 
 
-def _adam_with_decay(weight_decay: float) -> optax.GradientTransformation:
+# By the last name of its path.
+_NOT_DECAYED = re.compile(r"\w*bias\w*|scale|cls_token|pos_embed")
+
+
+def decays(path: Any, param: Any) -> bool:
+  """Whether AdamW takes weight from the parameter at a path of jax.tree_util.
+
+  Not from a vector, a norm, a bias or an embedding.
+  """
+  name = jax.tree_util.keystr(path[-1:], simple=True)
+  return param.ndim > 1 and not _NOT_DECAYED.fullmatch(name)
+
+
+def ema(average: Any, params: Any, decay: float | int | jax.Array) -> Any:
+  """The exponential moving average of the weights, one step on.
+
+  decay · average + (1 - decay) · params, leaf by leaf; begun as a copy of the
+  first weights. It looks back over about 1 / (1 - decay) steps.
+  """
+  if not isinstance(decay, jax.Array) and not 0 <= decay < 1:
+    raise ValueError(f"decay={decay} must be from 0 to below 1")
+  return optax.incremental_update(params, average, 1 - decay)
+
+
+def _adam_with_decay(
+  weight_decay: float, decay_all: bool
+) -> optax.GradientTransformation:
   adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
   def update(
@@ -88,12 +182,17 @@ def _adam_with_decay(weight_decay: float) -> optax.GradientTransformation:
     params: optax.Params | None = None,
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
-      raise ValueError("paper_adamw decays weights: update needs params")
+      raise ValueError("adamw decays weights: update needs params")
     steps, state = adam.update(updates, state, params)
 
-    def decay(step: jax.Array, gradient: jax.Array, param: jax.Array) -> Any:
+    def decay(
+      path: Any, step: jax.Array, gradient: jax.Array, param: jax.Array
+    ) -> Any:
+      if not decay_all and not decays(path, param):
+        return step
       return step + jnp.any(gradient != 0) * weight_decay * param
 
-    return jax.tree.map(decay, steps, updates, params), state
+    decayed = jax.tree_util.tree_map_with_path(decay, steps, updates, params)
+    return decayed, state
 
   return optax.GradientTransformation(adam.init, update)

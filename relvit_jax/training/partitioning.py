@@ -25,8 +25,18 @@ RULES = (
   (r"backbone/(cls_token|pos_embed)", P()),
   # Its input is only the pixels of a patch: split over the output.
   (r"backbone/patch_embed/proj/kernel", P(None, "fsdp")),
+  # Narrow, and the first reads only the pixels of a window: whole everywhere.
+  (r"backbone/tokens_to_token/attention\d/.*kernel", P()),
+  (r"backbone/tokens_to_token/project/kernel", P(None, "fsdp")),
   (r"backbone/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel", P("fsdp")),
+  (r"backbone/.*/attn/relative_position_bias_table", P()),
+  (
+    r"backbone/layers/\d+/blocks/\d+/(attn/(qkv|proj)|mlp/fc[12])/kernel",
+    P("fsdp"),
+  ),
+  (r"backbone/layers/\d+/downsample/reduction/kernel", P("fsdp")),
   (r"heads/\w+/(query|key|proj)/kernel", P("fsdp")),
+  (r"heads/\w+/(layers|unshared)/\d+/kernel", P("fsdp")),
 )
 
 

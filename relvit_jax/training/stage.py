@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from relvit_jax.data import feed, statistics, views
-from relvit_jax.models import relvit
+from relvit_jax.models import relvit, variants
 from relvit_jax.training import (
   evaluate,
   objectives,
@@ -169,10 +169,11 @@ class Stage:
 
 
 def make_views(config: Any, mean: Any, std: Any) -> views.Views:
-  """How a config shows images to the model."""
+  """How a config shows images to the model, in patches that its heads see."""
+  growth = variants.patch_growth(config.model.backbone)
   return views.Views(
     image_size=config.data.image_size,
-    patch_size=config.model.patch_size,
+    patch_size=config.model.patch_size * growth,
     mean=tuple(mean),
     std=tuple(std),
     **config.augment,

@@ -77,7 +77,14 @@ def backbone(
       taken[name] = AS_IT_IS
       # A copy: the training step donates its state, the source stays whole.
       return _placed(jnp.array(theirs, own.dtype), own)
-    elif name == _POS_EMBED and grids and grids[0] != grids[1]:
+    elif (
+      name == _POS_EMBED
+      and grids
+      and grids[0] != grids[1]
+      # Not T2T-ViT's, of more tokens than its patches; a sinusoid needs none.
+      and _is_of(theirs, grids[0])
+      and _is_of(own, grids[1])
+    ):
       (rows, columns), (height, width) = grids
       taken[name] = f"resized from {rows}×{columns} to {height}×{width} patches"
       resized = resize_pos_embed(jnp.asarray(theirs), *grids)
@@ -126,6 +133,11 @@ def resize_pos_embed(
   return jnp.concatenate(
     [embedding[:, :first], grid.reshape(1, -1, dim)], axis=1
   )
+
+
+def _is_of(embedding: Any, grid: Grid) -> bool:
+  """Whether it has a row for each patch and perhaps a class token."""
+  return embedding.shape[1] - grid[0] * grid[1] in (0, 1)
 
 
 def _placed(array: Array, like: Any) -> Any:
