@@ -9,7 +9,7 @@ from relvit_jax.configs import common  # pyright: ignore[reportMissingImports]
 
 
 def get_config(argument: str = "supervised") -> ConfigDict:
-  """cifar100:STAGE,BACKBONE,faithful, as `common.parse` reads it."""
+  """cifar100:STAGE,…, as `arguments.parse` reads it."""
   arguments = common.parse(argument)
   config = common.get_config(arguments)
   config.data.update(

@@ -8,60 +8,23 @@ that code which we take for a mistake: the default is the mended one, and
 None means that the value follows from others, as the comment says.
 """
 
-import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference
+from relvit_jax.configs import (  # pyright: ignore[reportMissingImports]
+  recipes,
+)
+from relvit_jax.configs.arguments import (  # pyright: ignore[reportMissingImports]
+  Arguments,
+  parse,
+)
 
-# What a stage learns. Pre-training sees no labels; the others do.
-STAGE_TASKS = {
-  "pretrain": ("relation", "position"),
-  "finetune": ("label",),
-  "joint": ("label", "relation", "position"),
-  "supervised": ("label",),
-  "linear": ("label",),
-}
-
+__all__ = ["Arguments", "faithful", "finish", "get_config", "parse"]
 
 def optional(kind: type, default: Any = None) -> Any:
   """A value of this type, or None."""
   return FieldReference(default, field_type=kind)
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-  """What follows the colon of `--config=NAME:STAGE,BACKBONE,faithful`.
-
-  Attributes:
-    stage: a key of STAGE_TASKS.
-    backbone: a name for relvit_jax.create_model, or None for the file's own.
-    faithful: whether every quirk is the official one.
-  """
-
-  stage: str = "supervised"
-  backbone: str | None = None
-  faithful: bool = False
-
-
-def parse(text: str) -> Arguments:
-  """`joint,vit_small,faithful` → Arguments; the stage comes first.
-
-  Raises:
-    ValueError: there is no such stage, or a word too many.
-  """
-  stage, *words = text.split(",") if text else ["supervised"]
-  if stage not in STAGE_TASKS:
-    raise ValueError(
-      f"the stage {stage!r} does not exist; there are {', '.join(STAGE_TASKS)}"
-    )
-  backbones = [word for word in words if word != "faithful"]
-  if len(backbones) > 1:
-    raise ValueError(
-      f"config arguments {text!r}: {backbones[1]!r} is one too many; they are "
-      "STAGE,BACKBONE,faithful, the last two if wanted"
-    )
-  return Arguments(stage, *backbones[:1], faithful="faithful" in words)
 
 
 def get_config(arguments: Arguments) -> ConfigDict:
@@ -77,7 +40,7 @@ def get_config(arguments: Arguments) -> ConfigDict:
       "stage": stage,
       # Which heads and losses there are. [paper]: its scripts turn on
       # relation and position; distance and angle are there to be added.
-      "tasks": STAGE_TASKS[stage],
+      "tasks": arguments.tasks,
       # How long to train: exactly one of the two. An epoch has as many steps
       # as the paper's, examples / batch_size, rounded up. [paper]
       "num_epochs": optional(float, 100.0),
@@ -153,6 +116,25 @@ def get_config(arguments: Arguments) -> ConfigDict:
         "crop_ratio": (3 / 4, 4 / 3),
         # Chance of a mirrored image. [paper], digits of SVHN included.
         "flip": 0.5,
+        # Views of an image that a batch holds. Above 1 an epoch has as many
+        # steps, and shows that many times fewer images. [paper]: 1.
+        "repeats": 1,
+        # RandAugment: operations an image, 0 for none, and their magnitude:
+        # mean, of 10, and deviation. [paper]: none.
+        "rand_augment": 0,
+        "rand_magnitude": 9.0,
+        "rand_deviation": 0.5,
+        # Chance of a box of noise in the normalised image. [paper]: none.
+        "erasing": 0.0,
+        # Mixup and cutmix: Beta(alpha, alpha) is the share of each image that
+        # is kept, and 0 turns one off; the chance of an image to be mixed at
+        # all, and then to be cut. [paper]: none. Mixing leaves every pixel
+        # where it is: the pair tasks are asked about the mixed image as about
+        # any, and their targets stay true, as in VTs-Drloc. [choice]
+        "mixup_alpha": 0.0,
+        "cutmix_alpha": 0.0,
+        "mix_probability": 1.0,
+        "cutmix_share": 0.5,
         # While evaluating: share of the shorter side that the central square
         # has. None: the whole image. [paper]: 224/256 for Flower-102 and
         # ImageNet-100.
@@ -188,13 +170,24 @@ def get_config(arguments: Arguments) -> ConfigDict:
       "model": {
         # A name for relvit_jax.create_model. [paper]
         "backbone": arguments.backbone or "vit_small",
-        # Pixels. [paper]: 4 at 32 pixels, 8 at 64, 32 at 224.
-        "patch_size": 4,
-        # None: as the name says.
+        # Pixels. [paper]: 4 at 32 pixels, 8 at 64, 32 at 224. Of Swin the
+        # first stage's, 4, of which 8 a side make a patch that heads see; None
+        # for T2T-ViT, which cuts its own: the heads' patches have 32.
+        "patch_size": optional(int, 4),
+        # None: as the name says. Of Swin, depth and num_heads have a number
+        # for each stage, such as 2,2,6,2.
         "embed_dim": optional(int),
-        "depth": optional(int),
-        "num_heads": optional(int),
+        "depth": optional(object),
+        "num_heads": optional(object),
         "mlp_ratio": optional(float),
+        # Of Swin: tokens a side of a window. None: 7, as the name says.
+        "window_size": optional(int),
+        # Of T2T-ViT: width of the tokens before the last split, the attention
+        # between splits (performer or transformer), and its dropout. None: as
+        # the name says.
+        "token_dim": optional(int),
+        "tokens_type": optional(str),
+        "token_dropout_rate": optional(float),
         # Positional embeddings. [paper]: off while pre-training, where they
         # would give the answer away; on in joint training, where they do.
         "pos_embed": not pretrain,
@@ -213,6 +206,25 @@ def get_config(arguments: Arguments) -> ConfigDict:
           "angle": 1.0,
           "position": 1.0,
           "label": 1.0,
+          # Where its ramp is highest. VTs-Drloc: 0.5 for Swin, 0.1 for others.
+          "drloc": 0.1,
+        },
+        # L_drloc, as VTs-Drloc has it, of the task drloc.
+        "drloc": {
+          # Pairs of patches an image.
+          "num_pairs": 64,
+          # l1 (the difference, in patches), ce or cbr (which difference).
+          "mode": "l1",
+          # Whether a difference has no sign.
+          "use_abs": True,
+          # Of l1, whether differences are shares of the side, as in its paper,
+          # which also sums over rows and columns, where its code takes a mean:
+          # on 7×7 patches the loss is 3.5 times the paper's, or 0.5 with True.
+          "normalise_targets": False,
+          # Share of the run in which the weight climbs from 0; then it falls
+          # to 0 at the end. Its published runs of "100 epochs" are the first
+          # 101 of 300, and end at 0.71 of the weight.
+          "warmup_share": 20 / 300,
         },
         # Share of the target spread over all classes. [paper]: none.
         "label_smoothing": 0.0,
@@ -227,9 +239,21 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # Learning rates at the end of the warm-up and of the run. [paper]
         "lr": 5e-4,
         "end_lr": 1.25e-6,
+        # paper (a tenth of warm-up from 0, a quarter of a cosine) or cosine
+        # (half of one). [paper]
+        "schedule": "paper",
+        # Of cosine: share of the run, and learning rate at its first step.
+        "warmup_share": 0.1,
+        "warmup_lr": 0.0,
         # In units of the learning rate, on every parameter that has a
-        # gradient, biases and norms included. [paper]
+        # gradient, and whether biases, norms and embeddings are among them.
+        # [paper]
         "weight_decay": 0.1,
+        "decay_all": True,
+        # How much of the moving average of the weights stays in a step; the
+        # average is then what is evaluated, chosen as best and fine-tuned
+        # from. None: there is no average. [paper]
+        "ema_decay": optional(float),
         # Largest global norm of the gradients. None: not clipped. [paper]
         "clip_norm": optional(float, 1.0),
       },
@@ -249,6 +273,9 @@ def get_config(arguments: Arguments) -> ConfigDict:
 
 def finish(config: Any, arguments: Arguments) -> Any:
   """The last line of every data set's file: what the arguments still ask."""
+  recipes.fit(config, arguments)
+  if arguments.strong:
+    recipes.strong(config)
   return faithful(config) if arguments.faithful else config
 
 
@@ -267,4 +294,7 @@ def faithful(config: Any) -> Any:
     config.augment.update(patch_crop=1.0, patch_jitter=0.0, patch_grey=0.0)
   config.loss.relation_dropout_needs_smoothing = True
   config.model.cls_token = True
+  if not config.model.backbone.startswith("vit"):
+    # Its flag for positional embeddings reaches the ViT alone.
+    config.model.pos_embed = True
   return config

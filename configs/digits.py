@@ -9,7 +9,7 @@ from relvit_jax.configs import common  # pyright: ignore[reportMissingImports]
 
 
 def get_config(argument: str = "supervised") -> ConfigDict:
-  """digits:STAGE,BACKBONE,faithful, as `common.parse` reads it."""
+  """digits:STAGE,…, as `arguments.parse` reads it."""
   arguments = common.parse(argument)
   config = common.get_config(arguments)
   config.update(

@@ -12,7 +12,7 @@ from relvit_jax.configs import common  # pyright: ignore[reportMissingImports]
 
 
 def get_config(argument: str = "supervised") -> ConfigDict:
-  """flowers102:STAGE,BACKBONE,faithful, as `common.parse` reads it."""
+  """flowers102:STAGE,…, as `arguments.parse` reads it."""
   arguments = common.parse(argument)
   config = common.get_config(arguments)
   config.data.update(name="oxford_flowers102", image_size=224, stored_size=320)

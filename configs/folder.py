@@ -12,7 +12,7 @@ from relvit_jax.configs import common  # pyright: ignore[reportMissingImports]
 
 
 def get_config(argument: str = "supervised") -> ConfigDict:
-  """folder:STAGE,BACKBONE,faithful, as `common.parse` reads it."""
+  """folder:STAGE,…, as `arguments.parse` reads it."""
   arguments = common.parse(argument)
   config = common.get_config(arguments)
   config.data.update(name="folder", image_size=64, stored_size=80)

@@ -10,7 +10,7 @@ from relvit_jax.configs import common  # pyright: ignore[reportMissingImports]
 
 
 def get_config(argument: str = "supervised") -> ConfigDict:
-  """tiny_imagenet:STAGE,BACKBONE,faithful, as `common.parse` reads it."""
+  """tiny_imagenet:STAGE,…, as `arguments.parse` reads it."""
   arguments = common.parse(argument)
   config = common.get_config(arguments)
   config.data.update(

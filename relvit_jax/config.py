@@ -21,6 +21,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 _INSTALLED = "relvit_jax.configs"
+# Modules of it that are no data set's.
+_SHARED = ("arguments", "common", "recipes")
 
 # Keys of which one stands for the other: to give one on the command line
 # clears what the config said of the other.
@@ -86,6 +88,9 @@ def fits(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
   if kind is tuple:
     return isinstance(value, (list, tuple))
+  if kind is object:
+    counts = value if isinstance(value, (list, tuple)) else [value]
+    return all(type(count) is int for count in counts)
   return type(value) is kind
 
 
@@ -128,7 +133,7 @@ def from_dict(nested: Mapping[str, Any]) -> Any:
   for key, value in values.items():
     if key not in types:
       raise ValueError(unknown(key, types))
-    if types[key] is tuple and value is not None:
+    if isinstance(value, list):
       value = tuple(value)
     config.update_from_flattened_dict({key: value})
   return config
@@ -167,11 +172,13 @@ def _read(key: str, text: str, types: Mapping[str, type]) -> Any:
     value = ast.literal_eval(text)
   except (SyntaxError, ValueError):
     value = text
+  if kind is object and isinstance(value, list):
+    value = tuple(value)
   if kind is tuple and isinstance(value, str):
     value = tuple(value.split(","))  # --config.tasks=label,relation
   if not fits(value, kind):
     raise ValueError(f"{key}={text} must be {_WORDS[kind]}")
-  return kind(value)
+  return value if kind is object else kind(value)
 
 
 _WORDS = {
@@ -180,6 +187,8 @@ _WORDS = {
   bool: "True or False",
   tuple: "values with commas between them, such as 0.5,1.0",
   str: "text",
+  # What a backbone in stages has of each.
+  object: "a whole number, or one for each stage, such as 2,2,6,2",
 }
 
 
@@ -193,7 +202,7 @@ def _installed(name: str) -> ModuleType:
   names = sorted(
     module.name for module in pkgutil.iter_modules(package.__path__)
   )
-  names.remove("common")
+  names = [name for name in names if name not in _SHARED]
   if name not in names:
     raise ValueError(
       f"config={name!r} does not exist; there are {', '.join(names)}, or the "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relvit_jax import config as configs
-from relvit_jax import config_limits
+from relvit_jax import config_limits, config_model
 from relvit_jax.models import variants
 
 
@@ -77,11 +77,13 @@ def _length(config: Any) -> Iterator[str]:
 def _tasks(config: Any) -> Iterator[str]:
   tasks = tuple(config.tasks)
   if (
-    not tasks or len(set(tasks)) < len(tasks) or set(tasks) - {*variants.TASKS}
+    not tasks
+    or len(set(tasks)) < len(tasks)
+    or set(tasks) - {*variants.ALL_TASKS}
   ):
     yield (
       f"tasks={tasks!r} must name at least one of "
-      f"{', '.join(variants.TASKS)}, each once"
+      f"{', '.join(variants.ALL_TASKS)}, each once"
     )
   elif not any(config.loss.weights[task] for task in tasks):
     yield (
@@ -146,69 +148,45 @@ def _view(config: Any) -> Iterator[str]:
     )
 
 
-def _augment(config: Any) -> Iterator[str]:
-  augment, size = config.augment, config.data.image_size
-  first = config.model.patch_size
-  growth = variants.patch_growth(config.model.backbone)
-  patch = first * growth
-  if size % patch and growth > 1:
+def _mixing(config: Any) -> Iterator[str]:
+  augment = config.augment
+  mixes = augment.mix_probability and (
+    augment.mixup_alpha or augment.cutmix_alpha
+  )
+  if mixes and config.batch_size % 2:
     yield (
-      f"data.image_size={size} must be a multiple of {patch}: of "
-      f"model.patch_size={first} times the {growth} that "
-      f"{config.model.backbone} merges"
+      f"batch_size={config.batch_size} must be even: "
+      f"augment.mixup_alpha={augment.mixup_alpha} and augment.cutmix_alpha="
+      f"{augment.cutmix_alpha} mix images in pairs"
     )
-  elif size % patch:
+  if augment.repeats > config.batch_size // 2:
     yield (
-      f"model.patch_size={patch} must divide data.image_size={size}; "
-      f"{_divisors_near(size, patch)} would"
-    )
-  elif augment.mega_patches and not 2 <= augment.mega_patches <= size // patch:
-    yield (
-      f"augment.mega_patches={augment.mega_patches} must be 0 or from 2 to the "
-      f"{size // patch} patches a side of data.image_size={size} with "
-      f"model.patch_size={first}"
-    )
-  if size // patch < 2 and set(config.tasks) - {"label"}:
-    yield (
-      f"model.patch_size={first} leaves one patch of data.image_size={size}: "
-      f"tasks={tuple(config.tasks)!r} need at least 2×2"
+      f"augment.repeats={augment.repeats} must be at most half of batch_size="
+      f"{config.batch_size}"
     )
 
 
-def _model(config: Any) -> Iterator[str]:
-  sizes = dict(variants.sizes_of(config.model.backbone))
-  if isinstance(sizes["depth"], tuple):
-    for key in ("depth", "num_heads"):
-      if config.model[key] is not None:
-        yield (
-          f"model.{key}={config.model[key]} must be None: "
-          f"{config.model.backbone} has {sizes[key]}, one a stage"
-        )
-    # Each stage doubles both.
-    sizes["num_heads"] = sizes["num_heads"][0]
-  elif config.model.num_heads is not None:
-    sizes["num_heads"] = config.model.num_heads
-  if config.model.embed_dim is not None:
-    sizes["embed_dim"] = config.model.embed_dim
-  width, heads = sizes["embed_dim"], sizes["num_heads"]
-  if width % heads:
+def _optimizer(config: Any) -> Iterator[str]:
+  settings = config.optimizer
+  if settings.schedule == "paper" and settings.warmup_share != 0.1:
     yield (
-      f"model.num_heads={heads} must divide model.embed_dim={width}; "
-      f"{_divisors_near(width, heads)} would"
+      f"optimizer.warmup_share={settings.warmup_share} needs "
+      "optimizer.schedule='cosine': the paper's has 0.1"
     )
-  fsdp = config.mesh.fsdp
-  if width % fsdp:
+  if settings.schedule == "paper" and settings.warmup_lr:
     yield (
-      f"mesh.fsdp={fsdp} must divide model.embed_dim={width}; "
-      f"{_divisors_near(width, fsdp)} would"
+      f"optimizer.warmup_lr={settings.warmup_lr} needs "
+      "optimizer.schedule='cosine': the paper's begins at 0"
     )
 
 
-def _divisors_near(number: int, wanted: int) -> str:
-  """The two divisors nearest to what was wanted, in words."""
-  divisors = [n for n in range(1, number + 1) if number % n == 0]
-  nearest = sorted(divisors, key=lambda n: abs(n - wanted))[:2]
-  return " and ".join(map(str, sorted(nearest)))
+def _drloc(config: Any) -> Iterator[str]:
+  asked = config.loss.drloc
+  if asked.normalise_targets and asked.mode != "l1":
+    yield (
+      f"loss.drloc.normalise_targets=True needs loss.drloc.mode='l1': the "
+      f"targets of {asked.mode!r} are classes"
+    )
 
 
 def _logs(config: Any) -> Iterator[str]:
@@ -235,18 +213,15 @@ def _get(config: Any, key: str) -> Any:
 
 
 # In the order in which a person would mend them.
-RULES = (_length, _tasks, _data, _view, _augment, _model, _weights, _logs)
-
-
-def leak(config: Any) -> str | None:
-  """One line if the tasks can be solved without looking at the image."""
-  positional = [task for task in config.tasks if task != "label"]
-  augment = config.augment
-  moves = augment.permute_patches and not augment.permute_targets_only
-  if not positional or not config.model.pos_embed or moves:
-    return None
-  return (
-    f"leak: with model.pos_embed=True, {' and '.join(positional)} can be read "
-    "off the positional embeddings without looking at the image; "
-    "model.pos_embed=False or augment.permute_patches=True closes it"
-  )
+RULES = (
+  _length,
+  _tasks,
+  _data,
+  _view,
+  config_model.problems,
+  _mixing,
+  _drloc,
+  _optimizer,
+  _weights,
+  _logs,
+)

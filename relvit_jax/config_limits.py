@@ -34,11 +34,17 @@ OPTIONAL = {
   "data.mean",
   "data.std",
   "augment.eval_crop",
+  "model.patch_size",
   "model.embed_dim",
   "model.depth",
   "model.num_heads",
   "model.mlp_ratio",
+  "model.window_size",
+  "model.token_dim",
+  "model.tokens_type",
+  "model.token_dropout_rate",
   "optimizer.clip_norm",
+  "optimizer.ema_decay",
   "logs.wandb",
 }
 
@@ -54,6 +60,10 @@ _NOT_NEGATIVE = (
   "0 or more",
 )
 _SHARE = _within(0, 1, "between 0 and 1")
+_COUNTS = (
+  lambda value: min(value if isinstance(value, (list, tuple)) else [value]) > 0,
+  "at least 1",
+)
 _RATE = (lambda value: 0 <= value < 1, "0 or more and below 1")
 
 
@@ -105,6 +115,15 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     2, lambda r: 0 < r[0] <= r[1], "two numbers above 0, ascending"
   ),
   "augment.flip": _SHARE,
+  "augment.repeats": _COUNT,
+  "augment.rand_augment": _NOT_NEGATIVE,
+  "augment.rand_magnitude": _within(0, 10, "between 0 and 10"),
+  "augment.rand_deviation": _NOT_NEGATIVE,
+  "augment.erasing": _SHARE,
+  "augment.mixup_alpha": _NOT_NEGATIVE,
+  "augment.cutmix_alpha": _NOT_NEGATIVE,
+  "augment.mix_probability": _SHARE,
+  "augment.cutmix_share": _SHARE,
   "augment.eval_crop": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
   "augment.mega_patches": _NOT_NEGATIVE,
   "augment.patch_crop": (lambda v: 1 <= v <= 4, "between 1 (no crop) and 4"),
@@ -117,19 +136,30 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
   "augment.patch_grey": _SHARE,
   "model.patch_size": _COUNT,
   "model.embed_dim": _COUNT,
-  "model.depth": _COUNT,
-  "model.num_heads": _COUNT,
+  "model.depth": _COUNTS,
+  "model.num_heads": _COUNTS,
   "model.mlp_ratio": _POSITIVE,
+  "model.window_size": _COUNT,
+  "model.token_dim": _COUNT,
+  "model.tokens_type": _one_of("performer", "transformer"),
+  "model.token_dropout_rate": _RATE,
   "model.dropout_rate": _RATE,
   "model.attention_dropout_rate": _RATE,
   "model.drop_path_rate": _RATE,
-  **{f"loss.weights.{task}": _NOT_NEGATIVE for task in variants.TASKS},
+  **{f"loss.weights.{task}": _NOT_NEGATIVE for task in variants.ALL_TASKS},
+  "loss.drloc.num_pairs": _COUNT,
+  "loss.drloc.mode": _one_of("l1", "ce", "cbr"),
+  "loss.drloc.warmup_share": _RATE,
   "loss.label_smoothing": _RATE,
   "loss.relation_smoothing": _RATE,
   "loss.relation_dropout": _RATE,
   "optimizer.lr": _POSITIVE,
   "optimizer.end_lr": _NOT_NEGATIVE,
+  "optimizer.schedule": _one_of("paper", "cosine"),
+  "optimizer.warmup_share": _RATE,
+  "optimizer.warmup_lr": _NOT_NEGATIVE,
   "optimizer.weight_decay": _NOT_NEGATIVE,
+  "optimizer.ema_decay": _RATE,
   "optimizer.clip_norm": _POSITIVE,
   "mesh.fsdp": _COUNT,
 }

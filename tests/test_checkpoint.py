@@ -31,7 +31,9 @@ IGNORE_UNRAISABLE = pytest.mark.filterwarnings(
 OPTIMIZER = optax.adamw(1e-3)
 
 
-def make(step=1, devices=8, seed=0, width=4, impl="threefry2x32"):
+def make(
+  step=1, devices=8, seed=0, width=4, impl="threefry2x32", averaged=False
+):
   """A state with every kind of leaf, spread over the devices."""
   random = np.random.default_rng(seed)
   params = {
@@ -50,6 +52,7 @@ def make(step=1, devices=8, seed=0, width=4, impl="threefry2x32"):
     params=params,
     fixed={"table": jnp.arange(16, dtype=jnp.int32).reshape(8, 2)},
     opt_state=OPTIMIZER.init(params),
+    average=jax.tree.map(lambda leaf: leaf + 1, params) if averaged else {},
   )
   return spread(state, devices)
 
@@ -173,6 +176,17 @@ def test_the_weights_alone_make_the_model_again(tmp_path):
   again = merge_model(graphdef, *weights)(images)
   for task, output in create(0)(images).items():
     np.testing.assert_array_equal(again[task], output)
+
+
+def test_of_a_run_with_an_average_the_average_is_read(tmp_path):
+  state = make(averaged=True)
+  save(tmp_path, state)
+  assert bits(checkpoint.restore(tmp_path, make(averaged=True))) == bits(state)
+  _, params, fixed = checkpoint.read(tmp_path)
+  assert bits(params) == bits(state.average)
+  assert bits(fixed) == bits(state.fixed)
+  with pytest.raises(ValueError, match=r"not wanted: average/"):
+    checkpoint.restore(tmp_path, make())
 
 
 def test_the_newest_is_restored_unless_another_is_named(tmp_path):

@@ -11,7 +11,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(
   path.stem
   for path in CONFIGS.glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem not in ("__init__", "arguments", "common", "recipes")
 )
 
 
@@ -53,7 +53,7 @@ def test_pretraining_has_no_positional_embedding_to_read_the_answer_from():
 
 
 def test_every_task_has_a_weight():
-  assert set(config.load("digits").loss.weights) == set(variants.TASKS)
+  assert set(config.load("digits").loss.weights) == set(variants.ALL_TASKS)
 
 
 def test_a_mistyped_key_is_an_error():
@@ -124,8 +124,13 @@ def test_the_papers_hyper_parameters_are_the_defaults(name, patches):
     assert made.optimizer.to_dict() == {
       "lr": 5e-4,
       "end_lr": 1.25e-6,
+      "schedule": "paper",
+      "warmup_share": 0.1,
+      "warmup_lr": 0.0,
       "weight_decay": 0.1,
+      "decay_all": True,
       "clip_norm": 1.0,
+      "ema_decay": None,
     }
     pretrain = stage == "pretrain"
     assert made.augment.patch_jitter == (0.8 if pretrain else 0)
@@ -144,6 +149,8 @@ def test_overrides_take_the_type_of_their_key():
       "optimizer.clip_norm=None",
       "data.dir=/some/where",
       "loss.weights.relation=0.5",
+      "model.depth=2,2",
+      "model.num_heads=[3,6]",
     ],
   )
   assert made.num_steps == 40
@@ -155,6 +162,8 @@ def test_overrides_take_the_type_of_their_key():
   assert made.optimizer.clip_norm is None
   assert made.data.dir == "/some/where"
   assert made.loss.weights.relation == 0.5
+  assert made.model.depth == (2, 2)
+  assert made.model.num_heads == (3, 6)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ ORDER = """
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
-  config config_limits config_checks
+  config config_limits config_model config_checks
   data.images data.splits
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
@@ -24,7 +24,7 @@ ORDER = """
   data.augment data.colour data.patch_augment data.order data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
-  training.drloc training.objectives training.metrics training.optimizer
+  training.drloc training.localisation training.objectives training.metrics training.optimizer
   training.partitioning training.step training.transfer training.evaluate
   training.stage training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint

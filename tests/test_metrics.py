@@ -6,6 +6,7 @@ import pytest
 
 from relvit_jax import grid
 from relvit_jax.training import metrics
+from relvit_jax.training.localisation import Pairs
 
 
 def one_hot(classes, number):
@@ -103,3 +104,18 @@ def test_nothing_to_evaluate_is_refused():
 def test_chance_of_labels_needs_their_number(tasks):
   with pytest.raises(ValueError, match="num_classes=None: the label task"):
     metrics.chance(tasks, (2, 2))
+
+
+def test_of_a_label_in_shares_the_larger_one_counts():
+  scores = jnp.asarray(one_hot([2, 2, 1], 3))
+  shares = jnp.array([[0.4, 0.0, 0.6], [0.6, 0.0, 0.4], [np.nan] * 3])
+  measured = metrics.measure({"label": scores}, {"label": shares}, (2, 2))
+  assert measured["label_top1"] == (1, 3)
+
+
+def test_drloc_error_is_in_patches():
+  pairs = Pairs(jnp.array([[[0, 0], [3, 1]]]), jnp.array([[[2, 1], [3, 1]]]))
+  outputs = {"drloc": jnp.array([[2.0, 1.5], [0.0, 1.0]])}
+  measured = metrics.measure(outputs, {}, (4, 4), pairs=pairs)
+  assert measured["drloc_error"] == (0.375, 1)
+  assert metrics.chance(["drloc"], (4, 4)) == {"drloc_error": 0.75}

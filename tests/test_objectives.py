@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relvit_jax import grid
 from relvit_jax.training import metrics, objectives
+from relvit_jax.training.localisation import Pairs
 
 PERFECT = 50.0  # As a score it leaves no probability to the others.
 
@@ -209,3 +210,56 @@ def test_lists_do_as_well_as_tuples_and_arrays():
   assert listed["total"] == plain["total"]
   error, _ = metrics.measure(outputs, {}, [2, 2])["distance_error"]
   assert error > 0
+
+
+def test_a_label_in_shares_costs_its_share_of_each_class():
+  scores = jnp.array([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
+  shares = jnp.array([[0.7, 0.0, 0.3], [0.0, 1.0, 0.0]])
+  log_p = np.asarray(jax.nn.log_softmax(scores))
+  loss = objectives.losses({"label": scores}, {"label": shares}, (2, 2))
+  rows = -(0.7 * log_p[0, 0] + 0.3 * log_p[0, 2]), -log_p[1, 1]
+  np.testing.assert_allclose(loss["label"], np.mean(rows), rtol=1e-6)
+  # Whole shares are labels, smoothed or not.
+  for smoothing in (0.0, 0.1):
+    whole, hard = (
+      objectives.losses(
+        {"label": scores}, {"label": given}, (2, 2), label_smoothing=smoothing
+      )["label"]
+      for given in (jnp.eye(3)[jnp.array([2, 1])], np.array([2, 1]))
+    )
+    np.testing.assert_allclose(whole, hard, rtol=1e-6)
+
+
+def test_labels_of_another_form_are_refused():
+  with pytest.raises(ValueError, match=r"\(2, 4\) must be \[B\] or .* \(2, 3\)"):
+    objectives.losses(
+      {"label": jnp.zeros((2, 3))}, {"label": np.zeros((2, 4))}, (2, 2)
+    )
+
+
+def test_drloc_is_asked_about_the_patches_that_are_shown():
+  pairs = Pairs(jnp.array([[[0, 0]]]), jnp.array([[[1, 1]]]))
+  outputs = {"drloc": jnp.array([[1.0, 1.0]])}
+  plain = objectives.losses(outputs, {}, (2, 2), pairs=pairs)
+  assert plain["drloc"] == plain["total"] == 0
+  # Place 0 shows patch 1, and place 3 patch 0: one column apart, no row.
+  moved = objectives.losses(
+    outputs, {}, (2, 2), pairs=pairs, permutation=np.array([[1, 2, 3, 0]])
+  )
+  assert moved["drloc"] == 0.5
+  with pytest.raises(ValueError, match="include drloc, but pairs is None"):
+    objectives.losses(outputs, {}, (2, 2))
+
+
+def test_drloc_leaves_padding_out():
+  places = jnp.zeros((2, 3, 2), jnp.int32)
+  prediction = jnp.concatenate([jnp.ones((3, 2)), jnp.full((3, 2), 9.0)])
+  loss = objectives.losses(
+    {"drloc": prediction},
+    {},
+    (2, 2),
+    pairs=Pairs(places, places),
+    weights={"drloc": jnp.float32(0.5)},
+    mask=jnp.array([True, False]),
+  )
+  assert loss == {"drloc": 1, "total": 0.5}

@@ -200,3 +200,12 @@ def test_a_run_without_steps_is_refused():
 def test_what_cannot_be_is_refused(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_an_average_soon_forgets_the_first_weights():
+  average = optimizer.averaging(0.9)
+  # At step 0 a tenth stays; at step 9 ten of nineteen; late, the decay.
+  for step, kept in ((0, 1 / 10), (9, 10 / 19), (1_000, 0.9)):
+    whole, nothing = {"w": jnp.float32(1)}, {"w": jnp.float32(0)}
+    mean = average(whole, nothing, jnp.int32(step))
+    np.testing.assert_allclose(mean["w"], kept, rtol=1e-6)

@@ -93,3 +93,34 @@ def test_neighbours_do_not_stay_together():
   epochs = stream(2_000, 50, 50)
   steps = np.diff(epochs, axis=1) % 50  # 0 cannot be.
   assert uniform(np.bincount(steps.ravel(), minlength=50)[1:]) > 1e-3
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 9), st.integers(2, 30), st.integers(2, 4))
+def test_with_repeats_an_epoch_shows_the_start_of_its_order_so_often(
+  batch_size, num_examples, repeats
+):
+  def walk(**more):
+    return order.batch_indices(
+      WORDS, 0, num_examples, batch_size, num_examples, **more
+    )
+
+  # Sorted back from the places in the batch that mixing wants.
+  inside = np.arange(batch_size)
+  inside = inside // 2 + inside % 2 * -(-batch_size // 2)
+  repeated = np.empty((num_examples, batch_size), int)
+  repeated[:, inside] = walk(repeats=repeats)
+  for shown, once in zip(
+    repeated.reshape(-1, num_examples),
+    walk().reshape(-1, num_examples),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(
+      shown, np.repeat(once, repeats)[:num_examples]
+    )
+
+
+def test_repetitions_are_no_partners_in_mixing():
+  for seen in order.batch_indices(WORDS, 0, 20, 128, 5_000, repeats=3):
+    assert len(np.unique(seen)) <= 44
+    assert (seen[0::2] != seen[1::2]).all()

@@ -1,5 +1,7 @@
 """A stage as a whole: one compilation, any number of devices, the same run."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
@@ -55,7 +57,6 @@ def stage():
 
 def test_patches_are_moved_as_the_heads_of_swin_see_them():
   settings = config.load("flowers102:pretrain,swin_tiny")
-  settings.model.patch_size = 4
   view = make_views(settings, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
   assert view.patch_size == 32
   model = nnx.eval_shape(lambda: create_model(settings, view, 102, nnx.Rngs(0)))
@@ -249,6 +250,11 @@ def tiny_program():
     ("augment.patch_crop", 2.0),
     ("augment.patch_jitter", 0.5),
     ("augment.patch_grey", 0.5),
+    ("augment.repeats", 2),
+    ("augment.rand_augment", 1),
+    ("augment.erasing", 0.5),
+    ("augment.mixup_alpha", 0.8),
+    ("augment.cutmix_alpha", 1.0),
     ("augment.permute_patches", True),
     ("model.patch_size", 4),
     ("model.pos_embed", False),
@@ -266,7 +272,11 @@ def tiny_program():
     ("optimizer.end_lr", 1e-1),
     ("optimizer.weight_decay", 10.0),
     ("optimizer.clip_norm", 1e-9),
+    ("optimizer.schedule", "cosine"),
+    ("optimizer.decay_all", False),
+    ("optimizer.ema_decay", 0.9),
     ("tasks", ("label", "relation")),
+    ("tasks", ("label", "relation", "position", "drloc")),
     ("num_steps", 40),
     ("steps_per_dispatch", 4),
   ],
@@ -277,3 +287,74 @@ def test_every_key_reaches_the_training_steps(tiny_program, key, value):
 
 def test_equal_keys_make_equal_training_steps(tiny_program):
   assert program(batch_size=8) == tiny_program
+
+
+STRONG = {
+  "augment.rand_augment": 2,
+  "augment.mixup_alpha": 0.8,
+  "augment.cutmix_alpha": 1.0,
+  "optimizer.schedule": "cosine",
+  "optimizer.ema_decay": 0.9,
+  "tasks": ("label", "drloc"),
+}
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("augment.rand_magnitude", 1.0),
+    ("augment.rand_deviation", 0.0),
+    ("augment.mixup_alpha", 0.2),
+    ("augment.cutmix_alpha", 0.2),
+    ("augment.mix_probability", 0.5),
+    ("augment.cutmix_share", 0.1),
+    ("optimizer.warmup_share", 0.5),
+    ("optimizer.warmup_lr", 1e-4),
+    ("optimizer.ema_decay", 0.5),
+    ("loss.weights.drloc", 0.7),
+    ("loss.drloc.num_pairs", 5),
+    ("loss.drloc.mode", "ce"),
+    ("loss.drloc.mode", "cbr"),
+    ("loss.drloc.use_abs", False),
+    ("loss.drloc.normalise_targets", True),
+    ("loss.drloc.warmup_share", 0.5),
+  ],
+)
+def test_every_key_of_the_recipe_reaches_them_too(strong_program, key, value):
+  assert program(**(STRONG | {key: value})) != strong_program
+
+
+@pytest.fixture(scope="module")
+def strong_program():
+  return program(**STRONG)
+
+
+def test_with_an_average_it_is_what_is_evaluated():
+  stage = make(**{"optimizer.ema_decay": 0.9})
+  state, _ = train(stage, stage.init(0))
+  ours = stage.evaluate(state, SPLITS["validation"])
+  last = dataclasses.replace(state, average=state.params)
+  assert ours != stage.evaluate(last, SPLITS["validation"])
+  kernel = stage.model(state).heads["label"].proj.kernel[...]
+  np.testing.assert_array_equal(
+    kernel, state.average["heads"]["label"]["proj"]["kernel"]
+  )
+
+
+def test_drloc_is_learnt_beside_the_labels():
+  stage = make("digits:supervised,drloc", **{"loss.weights.drloc": 1.0})
+  state = stage.init(0)
+  before = stage.evaluate(state, SPLITS["validation"])
+  for _ in range(2):
+    state, _ = train(stage, state)
+  after = stage.evaluate(state, SPLITS["validation"])
+  assert set(after) == {
+    "label_top1",
+    "label_top5",
+    "drloc_error",
+    "loss_label",
+    "loss_drloc",
+    "loss_total",
+  }
+  assert after["drloc_error"] < 0.9 * before["drloc_error"]
+  assert after["loss_label"] < before["loss_label"]

@@ -1,5 +1,6 @@
 """One training step: what it reports, and what it changes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.training import objectives, step
+from relvit_jax.data import mixing, views
+from relvit_jax.training import objectives, optimizer, step
 
 
 def create(rngs, **sizes):
@@ -34,20 +36,23 @@ def batch():
   }
 
 
-def make_training(rate=0.1, order=None, **sizes):
+def make_training(rate=0.1, order=None, mixed=None, average=None, **sizes):
   """(jitted step, state, graphdef), with plain gradient descent."""
   tx = optax.sgd(rate)
   graphdef, _, _ = step.split_model(create(nnx.Rngs(0), **sizes))
 
-  def objective(outputs, labels, permutation, key):
+  def objective(outputs, labels, permutation, **_):
     return objectives.losses(outputs, labels, (4, 4), permutation=permutation)
 
   def augment(keys, batch):
-    return batch["image"].astype(jnp.float32) / 255, order
+    images = batch["image"].astype(jnp.float32) / 255
+    return views.Shown(images, order, mixed)
 
-  train_step = step.make_train_step(graphdef, tx, objective, augment, (4, 4))
+  train_step = step.make_train_step(
+    graphdef, tx, objective, augment, (4, 4), average=average
+  )
   init = step.make_init(
-    lambda rngs: create(rngs, **sizes), step.split_model, tx
+    lambda rngs: create(rngs, **sizes), step.split_model, tx, bool(average)
   )
   return jax.jit(train_step), jax.jit(init)(jax.random.key(0)), graphdef
 
@@ -159,3 +164,40 @@ def test_with_heads_only_the_backbone_is_fixed():
   images = jnp.ones((1, 8, 8, 3))
   merged = step.merge_model(graphdef, params, fixed)
   np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])
+
+
+def test_a_mixed_image_is_worth_its_share_of_both_labels():
+  share = jnp.array([0.9, 0.6, 0.3, 1.0])
+  mixed = mixing.Mixing(
+    share, jnp.zeros(4, bool), jnp.zeros((4, 4), jnp.int32)
+  )
+  train_step, state, graphdef = make_training(mixed=mixed)
+  model = step.merge_model(graphdef, state.params, state.fixed)
+  outputs = model(batch()["image"].astype(jnp.float32) / 255)
+  log_p = np.asarray(jax.nn.log_softmax(outputs["label"]))
+  own, partner = np.diag(log_p[:, :4]), np.diag(log_p[:, [1, 0, 3, 2]])
+  expected = -np.mean(share * own + (1 - share) * partner)
+  _, measured = train_step(state, batch())
+  value, count = measured["loss_label"]
+  np.testing.assert_allclose(value / count, expected, rtol=1e-5)
+  # The pairs are asked as of any image.
+  plain = make_training()[0](state, batch())[1]["loss_relation"]
+  np.testing.assert_allclose(measured["loss_relation"], plain, rtol=1e-6)
+
+
+def test_the_average_follows_the_weights_and_answers():
+  train_step, state, _ = make_training(average=optimizer.averaging(0.5))
+  chex.assert_trees_all_equal(state.average, state.params)
+  history = [state.params]
+  for _ in range(2):
+    state, _ = train_step(state, batch())
+    history.append(state.params)
+  # A decay of 1/10 in step 0, and of 2/11 in step 1.
+  expected = jax.tree.map(
+    lambda a, b, c: 2 / 11 * (a / 10 + 9 * b / 10) + 9 / 11 * c, *history
+  )
+  chex.assert_trees_all_close(state.average, expected, rtol=1e-5)
+  assert state.weights is state.average
+  plain = make_training()[1]
+  assert plain.average == {}
+  assert plain.weights is plain.params

@@ -36,9 +36,19 @@ def test_the_family_of_a_name():
   assert set(families.values()) == set(variants.FAMILIES)
 
 
-def test_the_heads_of_swin_see_eight_patches_a_side_as_one():
-  assert variants.patch_growth("swin_tiny") == 8
-  assert variants.patch_growth("vit") == 1
+@pytest.mark.parametrize(
+  ("backbone", "patch_size", "depth", "shown"),
+  [
+    ("vit", 4, None, 4),
+    ("swin_tiny", 4, None, 32),
+    ("swin", 2, (2, 2), 4),
+    ("t2t_vit_14", None, None, 32),
+  ],
+)
+def test_patches_are_as_large_as_the_heads_see_them(
+  backbone, patch_size, depth, shown
+):
+  assert variants.shown_patch(backbone, patch_size, depth) == shown
 
 
 @pytest.mark.parametrize(

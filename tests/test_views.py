@@ -38,8 +38,9 @@ def pixels(view, images):
 
 def test_without_augmentation_training_and_evaluation_are_the_image():
   view = Views(**PLAIN)
-  images, order = train(view)
+  images, order, mixed = train(view)
   assert order is None
+  assert mixed is None
   expected = (np.asarray(batch()["image"]) / 255 - PLAIN["mean"]) / PLAIN["std"]
   np.testing.assert_allclose(images, expected, atol=1e-5)
   np.testing.assert_allclose(view.evaluation(batch()), expected, atol=1e-5)
@@ -51,6 +52,8 @@ def test_without_augmentation_training_and_evaluation_are_the_image():
 EVERYTHING = {
   "crop": "resized",
   "flip": 0.5,
+  "rand_augment": 2,
+  "erasing": 0.5,
   "mega_patches": 3,
   "patch_crop": 1.5,
   "patch_jitter": 0.8,
@@ -61,9 +64,9 @@ EVERYTHING = {
 
 def test_what_happens_to_an_example_does_not_depend_on_its_neighbours():
   view = Views(**PLAIN, **EVERYTHING)
-  images, order = train(view)
+  images, order, _ = train(view)
   alone = jax.tree.map(lambda leaf: leaf[2:3], batch())
-  image, places = train(view, alone, keys()[2:3])
+  image, places, _ = train(view, alone, keys()[2:3])
   np.testing.assert_allclose(image[0], images[2], atol=1e-5)
   np.testing.assert_array_equal(places[0], order[2])
 
@@ -76,8 +79,8 @@ def test_other_keys_make_another_view():
 
 def test_every_step_draws_from_keys_of_its_own():
   """One setting more leaves what the others drew as it was."""
-  plain, _ = train(Views(**PLAIN, crop="pad", crop_padding=2))
-  shown, order = train(
+  plain = train(Views(**PLAIN, crop="pad", crop_padding=2)).images
+  shown, order, _ = train(
     Views(**PLAIN, crop="pad", crop_padding=2, permute_patches=True)
   )
   patches = grid.patchify(plain, 2)
@@ -121,7 +124,7 @@ def test_official_jitter_cuts_off_what_is_below_the_mean():
 
 def test_official_permutation_may_move_the_targets_only():
   settings = {"permute_patches": True, "permute_targets_only": True}
-  images, order = train(Views(**PLAIN, **settings))
+  images, order, _ = train(Views(**PLAIN, **settings))
   np.testing.assert_allclose(images, train(Views(**PLAIN))[0], atol=1e-6)
   assert not (np.asarray(order) == np.arange(16)).all()
 
@@ -140,5 +143,49 @@ def test_a_squashed_image_is_shown_in_its_own_proportions(crop):
   # The central square: rows 4 to 12 of 16, the upper half of it red.
   np.testing.assert_allclose(shown[0, :3, :, 0], 1, atol=0.01)
   np.testing.assert_allclose(shown[0, 5:, :, 0], 0, atol=0.01)
-  images, _ = train(view, squashed, keys(1))
+  images = train(view, squashed, keys(1)).images
   assert images.shape == (1, 8, 8, 3)
+
+
+STRONG = {
+  "rand_augment": 2,
+  "erasing": 0.5,
+  "mixup_alpha": 0.8,
+  "cutmix_alpha": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_each_part_of_the_strong_recipe_changes_images(name):
+  plain = train(Views(**PLAIN), batch(16), keys(16)).images
+  shown = train(Views(**PLAIN, **{name: STRONG[name]}), batch(16), keys(16))
+  assert (np.abs(np.asarray(shown.images - plain)).max() > 0.1).all()
+  assert (shown.mixed is not None) == name.endswith("alpha")
+
+
+def test_a_mixed_image_is_its_own_in_shares_and_else_its_partners():
+  """The patches move last, so that their places hold for both images."""
+  blended = Views(**PLAIN, mixup_alpha=0.8)
+  plain = train(Views(**PLAIN)).images
+  images, _, mixed = train(blended)
+  share = mixed.share[:, None, None, None]
+  expected = share * plain + (1 - share) * plain[jnp.array([1, 0, 3, 2])]
+  np.testing.assert_allclose(images, expected, atol=1e-5)
+  both = Views(**PLAIN, mixup_alpha=0.8, permute_patches=True)
+  moved, places, _ = train(both)
+  patches = jnp.take_along_axis(
+    grid.patchify(images, 2), places[:, :, None], axis=1
+  )
+  np.testing.assert_allclose(grid.patchify(moved, 2), patches, atol=1e-6)
+
+
+def test_nothing_is_mixed_with_a_chance_of_nothing():
+  view = Views(**PLAIN, mixup_alpha=0.8, mix_probability=0.0)
+  assert train(view).mixed is None
+
+
+def test_the_strong_recipe_is_for_training_alone():
+  np.testing.assert_array_equal(
+    Views(**PLAIN, **STRONG).evaluation(batch()),
+    Views(**PLAIN).evaluation(batch()),
+  )

@@ -35,8 +35,8 @@ def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
 
   @jax.jit
   def show(key: Any) -> Any:
-    images, _ = view.training(jax.random.split(key, rows), batch)
-    return view.normalise(images, inverse=True)
+    shown = view.training(jax.random.split(key, rows), batch)
+    return view.normalise(shown.images, inverse=True)
 
   @jax.jit
   def evaluate() -> Any:
@@ -62,6 +62,12 @@ def in_words(config: Any) -> str:
     parts.append(f"crop of {100 * low:g} to {100 * high:g} % of the area")
   if augment.flip:
     parts.append("flip")
+  if augment.repeats > 1:
+    parts.append(f"{augment.repeats} views of an image a batch")
+  if augment.rand_augment:
+    parts.append(
+      f"RandAugment {augment.rand_augment} × {augment.rand_magnitude:g}"
+    )
   if augment.mega_patches:
     parts.append(f"{augment.mega_patches}×{augment.mega_patches} mega-patches")
   if augment.patch_crop > 1:
@@ -71,16 +77,32 @@ def in_words(config: Any) -> str:
     parts.append(f"{100 * augment.patch_jitter:g} % jittered{late}")
   if augment.patch_grey:
     parts.append(f"{100 * augment.patch_grey:g} % grey")
+  if augment.erasing:
+    parts.append(f"{100 * augment.erasing:g} % erased")
+  parts += _mixing_in_words(augment)
   if augment.permute_patches:
     only = ", in the targets only" if augment.permute_targets_only else ""
     parts.append(f"patches permuted{only}")
-  size = config.data.image_size
-  growth = variants.patch_growth(config.model.backbone)
-  patch = config.model.patch_size * growth
+  size, model = config.data.image_size, config.model
+  patch = variants.shown_patch(model.backbone, model.patch_size, model.depth)
   return (
     f"{config.data.name}, {config.stage}: {size}×{size} pixels, patches of "
     f"{patch}×{patch}\n{', '.join(parts) or 'no augmentation'}"
   )
+
+
+def _mixing_in_words(augment: Any) -> list[str]:
+  kinds = [
+    f"{name} {alpha:g}"
+    for name, alpha in (
+      ("mixup", augment.mixup_alpha),
+      ("cutmix", augment.cutmix_alpha),
+    )
+    if alpha
+  ]
+  if not kinds or not augment.mix_probability:
+    return []
+  return [f"{100 * augment.mix_probability:g} % {' or '.join(kinds)}"]
 
 
 def _draw(

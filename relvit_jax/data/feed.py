@@ -67,12 +67,19 @@ class Resident:
     batch_size: over all devices.
     max_steps: how many batches a block has at most.
     mesh: the devices.
+    repeats: how often an image comes in a row.
   """
 
   def __init__(
-    self, split: splits.Split, batch_size: int, max_steps: int, mesh: Mesh
+    self,
+    split: splits.Split,
+    batch_size: int,
+    max_steps: int,
+    mesh: Mesh,
+    repeats: int = 1,
   ):
     self.batch_size, self.max_steps = batch_size, max_steps
+    self._repeats = repeats
     self._split = split
     self._mesh = mesh
 
@@ -92,7 +99,12 @@ class Resident:
   ) -> Callable[[Array], Batch]:
     """i → the batch of step + i, inside a compiled function."""
     chosen = order.batch_indices(
-      words, step, self.max_steps, self.batch_size, len(data["image"])
+      words,
+      step,
+      self.max_steps,
+      self.batch_size,
+      len(data["image"]),
+      self._repeats,
     )
     return lambda i: jax.tree.map(lambda array: array[chosen[i]], data)
 
@@ -107,6 +119,7 @@ class Streaming:
       not fit into 256 MiB.
     mesh: the devices.
     num_workers: processes that decode; 0 uses threads of this one.
+    repeats: how often an image comes in a row.
   """
 
   def __init__(
@@ -116,12 +129,14 @@ class Streaming:
     max_steps: int,
     mesh: Mesh,
     num_workers: int = 0,
+    repeats: int = 1,
   ):
     batch_bytes = batch_size * math.prod(examples.image_shape)
     self.batch_size = batch_size
     self.max_steps = max(1, min(max_steps, _BLOCK_BYTES // batch_bytes))
     self._examples = examples
     self._num_workers = num_workers
+    self._repeats = repeats
     self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
     self._next: tuple[bytes, int] | None = None
     self._iterator: Iterator[dict[str, np.ndarray]] = iter(())
@@ -134,7 +149,12 @@ class Streaming:
     """
     if self._next != (words.tobytes(), step):
       load = functools.partial(
-        _load_step, self._examples, words, self.batch_size, self._own_rows()
+        _load_step,
+        self._examples,
+        words,
+        self.batch_size,
+        self._own_rows(),
+        self._repeats,
       )
       self._iterator = _iterate(load, step, _NO_END, self._num_workers)
     read = [next(self._iterator) for _ in range(count)]
@@ -175,6 +195,7 @@ def make(
   mesh: Mesh,
   num_workers: int = 0,
   stream: bool = False,
+  repeats: int = 1,
 ) -> Feed:
   """A resident feed for what is in memory, a streaming one for what is not.
 
@@ -185,10 +206,11 @@ def make(
     mesh: the devices.
     num_workers: processes that decode for a streaming feed.
     stream: whether to stream even what is in memory.
+    repeats: how often an image comes in a row, as `order.batch_indices` says.
   """
   if isinstance(examples, splits.Split) and not stream:
-    return Resident(examples, batch_size, max_steps, mesh)
-  return Streaming(examples, batch_size, max_steps, mesh, num_workers)
+    return Resident(examples, batch_size, max_steps, mesh, repeats)
+  return Streaming(examples, batch_size, max_steps, mesh, num_workers, repeats)
 
 
 def words_of(key: Array) -> Array:
@@ -215,9 +237,12 @@ def _load_step(
   words: np.ndarray,
   batch_size: int,
   rows: slice,
+  repeats: int,
   step: int,
 ) -> dict[str, np.ndarray]:
-  [chosen] = order.batch_indices(words, step, 1, batch_size, len(examples))
+  [chosen] = order.batch_indices(
+    words, step, 1, batch_size, len(examples), repeats
+  )
   return examples.take(chosen[rows])
 
 

@@ -2,7 +2,8 @@
 
 The examples are a stream: one random order of the whole split after another,
 cut into batches. A batch may therefore end one epoch and begin the next; every
-epoch shows each example once, no batch is ragged, none is dropped.
+epoch shows each example once, no batch is ragged, none is dropped. With
+repeats an epoch is as long, and shows the first part of its order that often.
 
 The same integers come out on a device, inside a compiled step, and from NumPy
 in a worker process that has no device: a resident and a streaming feed show the
@@ -32,6 +33,7 @@ def batch_indices(
   num_steps: int,
   batch_size: int,
   num_examples: int,
+  repeats: int = 1,
 ) -> Integer[Arrays, "steps B"]:
   """The examples of the batches of steps first_step, first_step + 1, …
 
@@ -39,6 +41,8 @@ def batch_indices(
     words: 64 random bits of the run.
     first_step: scalar, counted from the start of the run; may be traced.
     num_steps: how many batches to return.
+    repeats: how often an example comes in a row (Hoffer et al., 2020). Its
+      repetitions lie apart in the batch: no neighbours, which mixing pairs.
 
   Raises:
     ValueError: on a device, batch_size · num_examples is beyond int32.
@@ -53,10 +57,14 @@ def batch_indices(
   # num_examples steps see the split batch_size times over, so that no product
   # grows with the length of the run.
   seen = steps % num_examples * batch_size
-  place = (seen % num_examples)[:, None] + xp.arange(batch_size)[None]
+  inside = xp.arange(batch_size)
+  if repeats > 1:
+    inside = inside // 2 + inside % 2 * -(-batch_size // 2)
+  place = (seen % num_examples)[:, None] + inside[None]
   epoch = steps // num_examples * batch_size + seen // num_examples
   epoch = epoch[:, None] + place // num_examples
-  return shuffled(words, epoch, place % num_examples, num_examples)
+  place = place % num_examples // repeats
+  return shuffled(words, epoch, place, num_examples)
 
 
 def shuffled(

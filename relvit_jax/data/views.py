@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from relvit_jax.data import augment, feed, patch_augment
+from relvit_jax.data import (
+  augment,
+  erasing,
+  feed,
+  mixing,
+  patch_augment,
+  rand_augment,
+)
 
 # Whole ones among them, as a person types them.
 Numbers = tuple[float | int, ...]
+
+
+class Shown(NamedTuple):
+  """A training batch as the model sees it.
+
+  Attributes:
+    images: normalised.
+    places: the patch that image b shows at place i; None where all patches
+      stay in place.
+    mixed: which share of an image is its partner's; None where none is.
+  """
+
+  images: Float[Array, "B H W C"]
+  places: Int[Array, "B N"] | None = None
+  mixed: mixing.Mixing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +62,14 @@ class Views:
   crop_ratio: Numbers = (3 / 4, 4 / 3)
   flip: float = 0.0
   eval_crop: float | None = None
+  rand_augment: int = 0
+  rand_magnitude: float | int = 9
+  rand_deviation: float | int = 0.5
+  erasing: float | int = 0.0
+  mixup_alpha: float | int = 0.0
+  cutmix_alpha: float | int = 0.0
+  mix_probability: float | int = 1.0
+  cutmix_share: float | int = 0.5
   mega_patches: int = 0
   mega_same_cuts: bool = False
   mega_antialias: bool = True
@@ -56,33 +87,37 @@ class Views:
     """Pixels a side of what the model is shown."""
     return self.mega_patches * self.patch_size or self.image_size
 
-  def training(
-    self, keys: Key[Array, " B"], batch: feed.Batch
-  ) -> tuple[Float[Array, "B H W C"], Int[Array, "B N"] | None]:
-    """(augmented images, the patch that image b shows at place i).
+  def training(self, keys: Key[Array, " B"], batch: feed.Batch) -> Shown:
+    """Augmented images, and what the targets must know of them.
 
     Args:
-      keys: of each example; all that happens to it follows from its own.
+      keys: of each example; all that happens to it, but for what is mixed in,
+        follows from its own.
       batch: of a feed.
-
-    Returns:
-      The order of patches is None where they stay in place.
     """
-    crop, flip, mega, patches, order = augment.subkeys(keys, 5)
+    crop, flip, mega, patches, order, change, erase, mix = augment.subkeys(
+      keys, 8
+    )
     images = self._cropped(crop, batch)
     images = augment.flip(flip, images, self.flip) if self.flip else images
+    if self.rand_augment:
+      images = self._rand_augmented(change, images)
     if self.mega_patches:
       images = self._mega(mega, augment.to_float(images))
     if self.jitter_after_normalise:
       images = self._patches(patches, self.normalise(images))
     else:
       images = self.normalise(self._patches(patches, images))
+    if self.erasing:
+      images = erasing.random_erase(erase, images, self.erasing)
+    images, mixed = self._mixed(mix, images)
     if not self.permute_patches:
-      return images, None
-    shown, places = patch_augment.permute_patches(
+      return Shown(images, None, mixed)
+    permuted, places = patch_augment.permute_patches(
       order, images, self.patch_size
     )
-    return (images if self.permute_targets_only else shown), places
+    images = images if self.permute_targets_only else permuted
+    return Shown(images, places, mixed)
 
   def evaluation(self, batch: feed.Batch) -> Float[Array, "B H W C"]:
     """The normalised images, nothing drawn by chance.
@@ -127,6 +162,31 @@ class Views:
         sizes=sizes,
       )
     return augment.centre_view(images, self.image_size, None, sizes)
+
+  def _rand_augmented(self, keys: Key[Array, " B"], images: Array) -> Array:
+    return rand_augment.rand_augment(
+      keys,
+      images,
+      num_operations=self.rand_augment,
+      magnitude=self.rand_magnitude,
+      deviation=self.rand_deviation,
+      fill=self.mean,
+    )
+
+  def _mixed(
+    self, keys: Key[Array, " B"], images: Array
+  ) -> tuple[Array, mixing.Mixing | None]:
+    if not self.mix_probability or not (self.mixup_alpha or self.cutmix_alpha):
+      return images, None
+    mixed = mixing.draw_mixing(
+      keys,
+      images.shape[1:3],
+      mixup_alpha=self.mixup_alpha,
+      cutmix_alpha=self.cutmix_alpha,
+      probability=self.mix_probability,
+      cutmix_share=self.cutmix_share,
+    )
+    return mixing.mix(images, mixed), mixed
 
   def _mega(self, keys: Key[Array, " B"], images: Array) -> Array:
     return patch_augment.mega_patches(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 TASKS = ("relation", "distance", "angle", "position", "label")
+# L_drloc is asked about some pairs of an image, and answers only those.
+ALL_TASKS = (*TASKS, "drloc")
 
 
 def _swin(
@@ -126,10 +128,20 @@ def family_of(backbone: str) -> str:
   return next(family for family in FAMILIES if backbone.startswith(family))
 
 
-def patch_growth(backbone: str) -> int:
-  """How many of its first patches, a side, make one that the heads see.
+def shown_patch(
+  backbone: str, patch_size: int | None, depth: Any = None
+) -> int:
+  """Pixels a side of a patch that the heads see.
 
-  8 for Swin, whose three mergings halve the grid; 1 for a ViT.
+  Args:
+    backbone: a name as of `sizes_of`.
+    patch_size: of a ViT, or of Swin's first stage, whose mergings double it;
+      a T2T-ViT has none, and its heads' patches are those of 32 pixels.
+    depth: of Swin, blocks of each stage; None for the variant's.
   """
-  depth = sizes_of(backbone)["depth"]
-  return 2 ** (len(depth) - 1) if isinstance(depth, tuple) else 1
+  if not FAMILIES[family_of(backbone)].has_patch_size:
+    return 32
+  assert patch_size is not None
+  depth = depth or sizes_of(backbone)["depth"]
+  merged = len(depth) - 1 if isinstance(depth, (tuple, list)) else 0
+  return patch_size * 2**merged

@@ -1,10 +1,10 @@
 """Complete states of a run on disk, each leaf with a checksum.
 
 A checkpoint is a folder `<checkpoints>/<step>` that Orbax writes in the
-background and renames when it is whole. It holds `weights` (params and fixed),
-`training` (step, key, optimiser state) and `record` (JSON: what the caller says
-of the run, metrics, and dtype, shape and checksum of every leaf). Orbax itself
-notices neither a flipped bit nor another dtype.
+background and renames when it is whole. It holds `weights` (params, fixed and
+average), `training` (step, key, optimiser state) and `record` (JSON: what the
+caller says of the run, metrics, and dtype, shape and checksum of every leaf).
+Orbax itself notices neither a flipped bit nor another dtype.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ def read(
 ) -> tuple[dict[str, Any], Params, Params]:
   """(meta, params, fixed): the weights alone, as NumPy arrays.
 
-  Nothing but the folder is needed; the optimiser's state is not read.
+  Nothing but the folder is needed; the optimiser's state is not read. Where
+  the run kept an average of its parameters, params is that average.
 
   Args:
     folder: anything that `find` takes.
@@ -234,7 +235,8 @@ def read(
   arrays = Folder(path).load(step, weights=item)["weights"]
   leaves.check_content(f"{path}/{step}", record["leaves"], arrays)
   nested = leaves.nested(arrays)
-  return record["meta"], nested["params"], nested.get("fixed", {})
+  params = nested.get("average") or nested["params"]
+  return record["meta"], params, nested.get("fixed", {})
 
 
 def read_meta(folder: Path, step: int | None = None) -> dict[str, Any]:
@@ -244,7 +246,7 @@ def read_meta(folder: Path, step: int | None = None) -> dict[str, Any]:
 
 
 def _is_weight(name: str) -> bool:
-  return name.startswith(("params/", "fixed/"))
+  return name.startswith(("params/", "fixed/", "average/"))
 
 
 def _items(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -255,7 +257,7 @@ def _items(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _check_nested(state: TrainState) -> None:
   """Raises unless `read` can give back the weights without a template."""
-  for name in ("params", "fixed"):
+  for name in ("params", "fixed", "average"):
     given = getattr(state, name)
     plain = {f"{name}/{leaf}": 0 for leaf in leaves.arrays(given)}
     back = leaves.nested(plain).get(name, {})

@@ -97,7 +97,30 @@ def drloc(
   Raises:
     ValueError: a mode that there is not, shapes that do not fit.
   """
-  prediction = jnp.asarray(prediction)
+  return jnp.mean(
+    pair_losses(
+      jnp.asarray(prediction),
+      first,
+      second,
+      grid_size,
+      mode=mode,
+      use_abs=use_abs,
+      normalise_targets=normalise_targets,
+    )
+  )
+
+
+def pair_losses(
+  prediction: Float[Array, "P ..."],
+  first: ArrayLike,
+  second: ArrayLike,
+  grid_size: Sequence[int],
+  *,
+  mode: str,
+  use_abs: bool,
+  normalise_targets: bool,
+) -> Float[Array, " P"]:
+  """What `drloc`, which has the arguments, is the mean of; of P = B · m pairs."""
   wanted = targets(first, second, grid_size, use_abs)
   _check(prediction, wanted, grid_size, mode, use_abs)
   if normalise_targets and mode != "l1":
@@ -110,15 +133,12 @@ def drloc(
     if normalise_targets:
       sides = np.asarray(grid_size, np.float32)[None]
       goal = (goal if use_abs else goal - (sides - 1)) / sides
-    return jnp.mean(jnp.abs(prediction - goal))
+    return jnp.mean(jnp.abs(prediction - goal), axis=-1)
   regress = _cross_entropy if mode == "ce" else _variance_aware_regression
-  return sum(
-    (
-      jnp.mean(regress(prediction[..., axis], wanted[:, axis]))
-      for axis in (0, 1)
-    ),
-    start=jnp.zeros(()),
+  rows, columns = (
+    regress(prediction[..., axis], wanted[:, axis]) for axis in (0, 1)
   )
+  return rows + columns
 
 
 def weight_schedule(

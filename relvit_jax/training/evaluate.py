@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from relvit_jax.data import feed
+from relvit_jax.training import localisation as localisations
 from relvit_jax.training import metrics, partitioning, step
 
 Evaluate = Callable[
@@ -24,21 +25,33 @@ def make_evaluate(
   view: Callable[[feed.Batch], Array],
   grid_size: tuple[int, int],
   mesh: Mesh,
+  localisation: localisations.Localisation | None = None,
 ) -> Evaluate:
   """(params, fixed, batches) → metrics, compiled once for all splits.
 
   `batches` are those of `feed.evaluation_batches`, which `view` shows to
-  the model. Patches are shown in order, and nothing is dropped out.
+  the model. Patches are shown in order, and nothing is dropped out. A drloc
+  head is asked about the same pairs of every image.
   The metrics are those of `metrics.measure` and `loss_<task>`, `loss_total`.
   """
 
   def evaluate_batch(
     params: step.Params, fixed: step.Params, batch: feed.Batch
   ) -> metrics.Metrics:
-    outputs = step.merge_model(graphdef, params, fixed)(view(batch))
+    images, pairs = view(batch), None
+    if localisation:
+      pairs = localisation.same(len(images), grid_size)
+    outputs = step.merge_model(graphdef, params, fixed)(images, pairs=pairs)
     labels, mask = {"label": batch["label"]}, batch["mask"]
-    measured = metrics.measure(outputs, labels, grid_size, mask=mask)
-    losses = objective(outputs, labels, mask=mask)
+    measured = metrics.measure(
+      outputs,
+      labels,
+      grid_size,
+      pairs=pairs,
+      localisation=localisation,
+      mask=mask,
+    )
+    losses = objective(outputs, labels, pairs=pairs, mask=mask)
     return measured | metrics.of_losses(losses, jnp.sum(mask))
 
   compiled = jax.jit(

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from relvit_jax import config_checks
+from relvit_jax import config_model
 from relvit_jax.training import (
   checkpoint,
   datasets,
@@ -169,7 +169,7 @@ class Experiment:
       f"{self.stage.num_steps:,} steps of {config.batch_size} images on "
       f"{mesh.size} × {jax.devices()[0].device_kind}"
     )
-    leak = config_checks.leak(config)
+    leak = config_model.leak(config)
     if leak:
       print(leak)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Shaped
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
+from relvit_jax.training import localisation as localisations
 from relvit_jax.training import objectives
 
 # A metric is a sum and a count, so that batches, devices and hosts add up;
@@ -25,18 +26,25 @@ def measure(
   grid_size: Sequence[int],
   *,
   permutation: ArrayLike | None = None,
+  pairs: localisations.Pairs | None = None,
+  localisation: localisations.Localisation | None = None,
   mask: Bool[Any, " B"] | None = None,
 ) -> Metrics:
   """Accuracies and errors as sums and counts of images.
 
   relation_accuracy, position_accuracy, label_top1 and label_top5 are shares;
   distance_error is the mean error in patches, angle_error in the scaled unit
-  of `grid.angles`, whose range is 2. Compare with `chance`.
+  of `grid.angles`, whose range is 2; drloc_error is in patches too. Compare
+  with `chance`. Of a mixed image the label is that of the larger share.
 
   Args:
+    outputs, labels, grid_size, permutation, pairs, localisation: as of
+      `objectives.losses`.
     mask: false for the padding of a last batch, which then does not count.
   """
-  outputs, wanted = objectives.prepare(outputs, labels, grid_size, permutation)
+  outputs, wanted = objectives.prepare(
+    outputs, labels, grid_size, permutation, pairs
+  )
   per_image = {}
   for task, output in outputs.items():
     target = wanted[task]
@@ -46,7 +54,14 @@ def measure(
     elif task == "position":
       hit = jnp.argmax(output, axis=-1) == target
       per_image["position_accuracy"] = jnp.mean(hit, axis=1)
+    elif task == "drloc":
+      asked = localisation or localisations.Localisation()
+      errors = asked.errors(output, target, grid_size)
+      per_image["drloc_error"] = jnp.mean(errors, axis=1)
     elif task == "label":
+      if target.ndim == 2:
+        unknown = jnp.isnan(target).any(axis=1)
+        target = jnp.where(unknown, -1, jnp.argmax(target, axis=1))
       # Strictly below the label's score: a tie, a NaN or a label that is no
       # class earns nothing.
       score = jnp.take_along_axis(
@@ -104,6 +119,7 @@ def chance(
   tasks: Iterable[str],
   grid_size: Sequence[int],
   num_classes: int | None = None,
+  localisation: localisations.Localisation | None = None,
 ) -> dict[str, float]:
   """What the best answer that looks at nothing scores in each metric.
 
@@ -122,6 +138,9 @@ def chance(
         raise ValueError(f"num_classes={num_classes}: the label task needs it")
       result["label_top1"] = 1 / num_classes
       result["label_top5"] = min(1.0, 5 / num_classes)
+    elif task == "drloc":
+      asked = localisation or localisations.Localisation()
+      result["drloc_error"] = asked.chance(grid_size)
     else:
       table = {"distance": grid.distances, "angle": grid.angles}[task]
       values = table(*grid_size)

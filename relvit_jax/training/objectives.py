@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+import optax
+from jaxtyping import Array, Bool, Float, Int, Real
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
-from relvit_jax.models.relvit import TASKS
+from relvit_jax.models.variants import ALL_TASKS
+from relvit_jax.training import localisation as localisations
 from relvit_jax.training.drloc import drloc as drloc
 
 
@@ -61,8 +63,10 @@ def losses(
   labels: Mapping[str, ArrayLike],
   grid_size: Sequence[int],
   *,
-  weights: Mapping[str, float] | None = None,
+  weights: Mapping[str, Any] | None = None,
   permutation: ArrayLike | None = None,
+  pairs: localisations.Pairs | None = None,
+  localisation: localisations.Localisation | None = None,
   label_smoothing: float = 0.0,
   relation_smoothing: float = 0.0,
   relation_dropout: float = 0.0,
@@ -73,14 +77,17 @@ def losses(
 
   Relation, position and label are cross entropies, distance and angle mean
   squared errors, each a mean over images and pairs or patches; all N² ordered
-  pairs count, a patch with itself included.
+  pairs count, a patch with itself included. Of drloc, see `drloc.drloc`.
 
   Args:
     outputs: what the model returned, [B, ...] by task.
-    labels: {"label": int [B]} where the label task is among the outputs.
+    labels: {"label": int [B]} where the label task is among the outputs; or
+      [B,C], the probability of each class.
     grid_size: (rows, columns) of patches.
     weights: what a task's loss counts in the total, 1 where not given.
     permutation: [B,N], the patch that image b shows at place i.
+    pairs: the places that the drloc output was asked about.
+    localisation: what it was asked; None for the defaults.
     label_smoothing: share of the label's target spread over all classes.
     relation_smoothing: the same for the relations.
     relation_dropout: chance of a pair to be left out of the relation loss, so
@@ -91,7 +98,7 @@ def losses(
   Returns:
     One scalar per output, unweighted, and "total".
   """
-  outputs, wanted = prepare(outputs, labels, grid_size, permutation)
+  outputs, wanted = prepare(outputs, labels, grid_size, permutation, pairs)
   for name, share in (
     ("label_smoothing", label_smoothing),
     ("relation_smoothing", relation_smoothing),
@@ -109,14 +116,17 @@ def losses(
       entropy = _cross_entropy(output, wanted[task], -1)
     elif task == "label":
       entropy = _label_entropy(output, wanted[task], label_smoothing)
+    elif task == "drloc":
+      asked = localisation or localisations.Localisation()
+      entropy = asked.losses(output, wanted[task], grid_size)
     else:
       entropy = jnp.square(output - wanted[task])
     result[task] = _mean(entropy, kept, mask)
   weights = weights or {}
   for task in weights:
-    if task not in TASKS:
+    if task not in ALL_TASKS:
       raise ValueError(
-        f"weights names {task!r}; the tasks are {', '.join(TASKS)}"
+        f"weights names {task!r}; the tasks are {', '.join(ALL_TASKS)}"
       )
   result["total"] = functools.reduce(
     jnp.add, [loss * weights.get(task, 1.0) for task, loss in result.items()]
@@ -129,6 +139,7 @@ def prepare(
   labels: Mapping[str, ArrayLike],
   grid_size: Sequence[int],
   permutation: ArrayLike | None,
+  pairs: localisations.Pairs | None = None,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
   """(outputs, what each should have been), after checking their shapes.
 
@@ -140,11 +151,11 @@ def prepare(
   num_patches = height * width
   outputs = {task: jnp.asarray(output) for task, output in outputs.items()}
   for task, output in outputs.items():
-    if task not in TASKS:
+    if task not in ALL_TASKS:
       raise ValueError(
-        f"outputs names {task!r}; the tasks are {', '.join(TASKS)}"
+        f"outputs names {task!r}; the tasks are {', '.join(ALL_TASKS)}"
       )
-    if task == "label":
+    if task in ("label", "drloc"):
       continue
     if output.shape[-2:] != (num_patches, num_patches):
       raise ValueError(
@@ -163,8 +174,22 @@ def prepare(
       raise ValueError(
         f"the outputs include label, but labels has only {sorted(labels)}"
       )
-    wanted["label"] = jnp.asarray(labels["label"], jnp.int32)
+    wanted["label"] = _labels(labels["label"], outputs["label"].shape)
+  if "drloc" in outputs:
+    if pairs is None:
+      raise ValueError("the outputs include drloc, but pairs is None")
+    wanted["drloc"] = localisations.shown(pairs, permutation, grid_size)
   return outputs, wanted
+
+
+def _labels(given: ArrayLike, shape: tuple[int, ...]) -> Array:
+  """Numbers of classes [B], or probabilities [B,C]."""
+  given = jnp.asarray(given)
+  if given.shape not in (shape[:1], shape):
+    raise ValueError(
+      f"labels of shape {given.shape} must be [B] or [B, C] = {shape}"
+    )
+  return given if given.ndim == 2 else given.astype(jnp.int32)
 
 
 def _kept_pairs(
@@ -178,9 +203,13 @@ def _kept_pairs(
 
 
 def _label_entropy(
-  scores: Float[Array, "B C"], labels: Int[Array, " B"], smoothing: float
+  scores: Float[Array, "B C"], labels: Real[Array, "B ..."], smoothing: float
 ) -> Float[Array, " B"]:
   """NaN for a label that is no class, which stops a run."""
+  if labels.ndim == 2:
+    return optax.softmax_cross_entropy(
+      scores, optax.smooth_labels(labels, smoothing)
+    )
   entropy = _cross_entropy(scores, labels, -1, smoothing)
   known = (labels >= 0) & (labels < scores.shape[-1])
   return jnp.where(known, entropy, jnp.nan)

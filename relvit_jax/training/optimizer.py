@@ -7,6 +7,7 @@ them stands what today's recipes for vision transformers train with.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -169,6 +170,20 @@ def ema(average: Any, params: Any, decay: float | int | jax.Array) -> Any:
   if not isinstance(decay, jax.Array) and not 0 <= decay < 1:
     raise ValueError(f"decay={decay} must be from 0 to below 1")
   return optax.incremental_update(params, average, 1 - decay)
+
+
+def averaging(decay: float) -> Callable[[Any, Any, jax.Array], Any]:
+  """(average, params, steps taken) → the average after this step.
+
+  `ema` with a decay of at most (1 + s) / (10 + s) in step s, as TensorFlow's
+  moving averages have it: the first weights are soon forgotten, and a short
+  run has an average too.
+  """
+
+  def average(mean: Any, params: Any, step: jax.Array) -> Any:
+    return ema(mean, params, jnp.minimum(decay, (1 + step) / (10 + step)))
+
+  return average
 
 
 def _adam_with_decay(

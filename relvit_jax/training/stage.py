@@ -11,12 +11,15 @@ import functools
 from typing import Any
 
 import jax
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from relvit_jax.data import feed, statistics, views
 from relvit_jax.models import relvit, variants
+from relvit_jax.training import localisation as localisations
 from relvit_jax.training import (
+  drloc,
   evaluate,
   objectives,
   optimizer,
@@ -77,7 +80,9 @@ class Stage:
       mesh=mesh,
       num_workers=config.data.num_workers,
       stream=config.data.feed == "streaming",
+      repeats=config.augment.repeats,
     )
+    self.localisation = localisation_of(config)
     model = nnx.eval_shape(lambda: self._create(nnx.Rngs(0)))
     self.grid_size = model.grid_size
     self.graphdef, _, _ = self._split(model)
@@ -85,14 +90,9 @@ class Stage:
 
   def _compile(self) -> None:
     config, mesh = self.config, self.mesh
-    tx = optimizer.paper_adamw(
-      optimizer.paper_schedule(
-        config.optimizer.lr, config.optimizer.end_lr, self.num_steps
-      ),
-      config.optimizer.weight_decay,
-      config.optimizer.clip_norm,
-    )
-    init = step.make_init(self._create, self._split, tx)
+    tx = make_optimizer(config.optimizer, self.num_steps)
+    decay = config.optimizer.ema_decay
+    init = step.make_init(self._create, self._split, tx, decay is not None)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = step.state_shardings(shapes, tx, mesh)
     self.state_shapes = jax.tree.map(
@@ -109,6 +109,8 @@ class Stage:
       self._objective(),
       self.views.training,
       self.grid_size,
+      average=None if decay is None else optimizer.averaging(decay),
+      localisation=self.localisation,
     )
     replicated = partitioning.replicated(mesh)
     self.train_steps = jax.jit(
@@ -118,10 +120,15 @@ class Stage:
     )
     self._evaluate = evaluate.make_evaluate(
       self.graphdef,
-      functools.partial(objectives.losses, grid_size=self.grid_size),
+      functools.partial(
+        objectives.losses,
+        grid_size=self.grid_size,
+        localisation=self.localisation,
+      ),
       self.views.evaluation,
       self.grid_size,
       mesh,
+      self.localisation,
     )
 
   def init(self, seed: int) -> step.TrainState:
@@ -137,15 +144,18 @@ class Stage:
   def evaluate(
     self, state: step.TrainState, split: feed.Examples
   ) -> dict[str, float]:
-    """Metrics and losses on any split of the same image size."""
+    """Metrics and losses on any split of the same image size.
+
+    Of the averaged weights, where an average is kept.
+    """
     batches = feed.evaluation_batches(
       split, self.config.eval_batch_size, self.config.data.num_workers
     )
-    return self._evaluate(state.params, state.fixed, batches)
+    return self._evaluate(state.weights, state.fixed, batches)
 
   def model(self, state: step.TrainState) -> relvit.RelViT:
     """The model with the weights of a state, to call and look into."""
-    return step.merge_model(self.graphdef, state.params, state.fixed)
+    return step.merge_model(self.graphdef, state.weights, state.fixed)
 
   def _create(self, rngs: nnx.Rngs) -> relvit.RelViT:
     return create_model(self.config, self.views, len(self.class_names), rngs)
@@ -158,25 +168,69 @@ class Stage:
     dropout = loss.relation_dropout
     if loss.relation_dropout_needs_smoothing and not loss.relation_smoothing:
       dropout = 0.0
-    return functools.partial(
+    losses = functools.partial(
       objectives.losses,
       grid_size=self.grid_size,
-      weights=loss.weights.to_dict(),
+      localisation=self.localisation,
       label_smoothing=loss.label_smoothing,
       relation_smoothing=loss.relation_smoothing,
       relation_dropout=dropout,
     )
+    weights = loss.weights.to_dict()
+    localise = drloc.weight_schedule(
+      loss.weights.drloc,
+      self.num_steps,
+      int(loss.drloc.warmup_share * self.num_steps),
+    )
+
+    def objective(*given: Any, step: Any, **seen: Any) -> Any:
+      return losses(*given, weights=weights | {"drloc": localise(step)}, **seen)
+
+    return objective
+
+
+def make_optimizer(
+  settings: Any, num_steps: int
+) -> optax.GradientTransformation:
+  """The optimiser of a config's group `optimizer`, for a run so long."""
+  rates = settings.lr, settings.end_lr, num_steps
+  if settings.schedule == "paper":
+    schedule = optimizer.paper_schedule(*rates)
+  else:
+    warmup_steps = int(settings.warmup_share * num_steps)
+    schedule = optimizer.cosine_schedule(
+      *rates, warmup_steps, settings.warmup_lr
+    )
+  return optimizer.adamw(
+    schedule,
+    settings.weight_decay,
+    settings.clip_norm,
+    decay_all=settings.decay_all,
+  )
+
+
+def localisation_of(config: Any) -> localisations.Localisation | None:
+  """What is asked of the drloc head, where the config has one."""
+  if "drloc" not in config.tasks:
+    return None
+  asked = config.loss.drloc
+  return localisations.Localisation(
+    asked.num_pairs, asked.mode, asked.use_abs, asked.normalise_targets
+  )
 
 
 def make_views(config: Any, mean: Any, std: Any) -> views.Views:
   """How a config shows images to the model, in patches that its heads see."""
-  growth = variants.patch_growth(config.model.backbone)
+  augment = config.augment.to_dict()
+  del augment["repeats"]  # Of the feed.
   return views.Views(
     image_size=config.data.image_size,
-    patch_size=config.model.patch_size * growth,
+    patch_size=variants.shown_patch(
+      config.model.backbone, config.model.patch_size, config.model.depth
+    ),
     mean=tuple(mean),
     std=tuple(std),
-    **config.augment,
+    **augment,
   )
 
 
@@ -187,6 +241,9 @@ def create_model(
   sizes = {
     name: value for name, value in config.model.items() if value is not None
   }
+  if "drloc" in config.tasks:
+    asked = config.loss.drloc
+    sizes |= {"drloc_mode": asked.mode, "drloc_abs": asked.use_abs}
   return relvit.create_model(
     **sizes,
     tasks=tuple(config.tasks),

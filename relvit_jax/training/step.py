@@ -13,8 +13,9 @@ from flax import nnx, struct
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 
-from relvit_jax.data import feed
+from relvit_jax.data import feed, mixing, views
 from relvit_jax.models.relvit import RelViT
+from relvit_jax.training import localisation as localisations
 from relvit_jax.training import metrics, partitioning
 
 # Nested dicts of arrays; the keys of a list, such as blocks, are numbers.
@@ -23,9 +24,12 @@ Params = dict[Any, Any]
 # What a run draws from its key, each from a key of its own.
 _ORDER, _NOISE = 0, 1
 
-# (a key an image, batch) → (normalised images, permutation of patches or None).
-Augment = Callable[[PRNGKeyArray, feed.Batch], tuple[Array, Array | None]]
-# (outputs, labels, permutation, key) → loss per task and "total".
+# (a key an image, batch) → what the model is shown.
+Augment = Callable[[PRNGKeyArray, feed.Batch], views.Shown]
+# (average, params, steps taken) → the next average.
+Average = Callable[[Params, Params, Array], Params]
+# (outputs, labels, permutation=, pairs=, key=, step=) → loss per task and
+# "total".
 Objective = Callable[..., dict[str, Array]]
 
 
@@ -41,6 +45,7 @@ class TrainState:
     params: what is trained, as nested dicts.
     fixed: the model's arrays that are not trained.
     opt_state: of the optimiser.
+    average: the moving average of `params`; empty where none is kept.
   """
 
   step: Any
@@ -48,6 +53,12 @@ class TrainState:
   params: Params
   fixed: Params
   opt_state: optax.OptState
+  average: Params = struct.field(default_factory=dict)
+
+  @property
+  def weights(self) -> Params:
+    """What the trained model answers with: the average where there is one."""
+    return self.average or self.params
 
 
 def split_model(
@@ -94,6 +105,7 @@ def make_init(
   create: Callable[[nnx.Rngs], RelViT],
   split: Callable[[RelViT], tuple[Any, Params, Params]],
   optimizer: optax.GradientTransformation,
+  keep_average: bool = False,
 ) -> Callable[[PRNGKeyArray], TrainState]:
   """key → fresh state: pure, so that it can be compiled and sharded."""
 
@@ -106,6 +118,7 @@ def make_init(
       params=params,
       fixed=fixed,
       opt_state=optimizer.init(params),
+      average=jax.tree.map(jnp.copy, params) if keep_average else {},
     )
 
   return init
@@ -117,48 +130,94 @@ def make_train_step(
   objective: Objective,
   augment: Augment,
   grid_size: tuple[int, int],
+  *,
+  average: Average | None = None,
+  localisation: localisations.Localisation | None = None,
 ) -> Callable[[TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]]:
   """(state, batch) → (next state, metrics as sums and counts).
 
   A batch is {"image": uint8 [B,H,W,3], "label": [B]}. The metrics are
   `loss_<task>` and `loss_total`, those of `metrics.measure`, and
-  `gradient_norm` before clipping.
+  `gradient_norm` before clipping. What is learnt of a mixed image: its label
+  in shares, and of its patches what would be learnt of any, as mixing leaves
+  every pixel at its place; its label metrics count the larger share.
+
+  Args:
+    graphdef: of the model.
+    optimizer: of the parameters.
+    objective: what to make small.
+    augment: how a batch is shown.
+    grid_size: (rows, columns) of the patches that the heads see.
+    average: how the average of the weights moves on, where one is kept.
+    localisation: which pairs the drloc head is asked about, if there is one.
   """
+
+  measure = _make_measure(graphdef, objective, grid_size, localisation)
 
   def train_step(
     state: TrainState, batch: feed.Batch
   ) -> tuple[TrainState, metrics.Metrics]:
-    keys = jax.random.split(noise_key(state.key, state.step), 3)
+    keys = jax.random.split(noise_key(state.key, state.step), 4)
     # And so does every image of the batch, whoever else is in it.
     augment_keys = jax.random.split(keys[0], len(batch["image"]))
-    images, permutation = augment(augment_keys, batch)
-
-    def loss(params: Params) -> tuple[Array, metrics.Metrics]:
-      model = merge_model(graphdef, params, state.fixed)
-      outputs = model(images, train=True, rngs=nnx.Rngs(dropout=keys[1]))
-      by_task = objective(
-        outputs, {"label": batch["label"]}, permutation=permutation, key=keys[2]
-      )
-      measured = metrics.measure(
-        outputs, {"label": batch["label"]}, grid_size, permutation=permutation
-      )
-      measured |= metrics.of_losses(by_task, len(images))
-      return by_task["total"], measured
-
-    gradients, measured = jax.grad(loss, has_aux=True)(state.params)
+    shown = augment(augment_keys, batch)
+    gradients, measured = jax.grad(measure, has_aux=True)(
+      state.params, state, batch["label"], shown, keys[1:]
+    )
     norm = optax.tree.norm(gradients)
     measured["gradient_norm"] = (norm, jnp.ones_like(norm))
     updates, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
+    params: Any = optax.apply_updates(state.params, updates)
     return dataclasses.replace(
       state,
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       opt_state=opt_state,
+      average=average(state.average, params, state.step) if average else {},
     ), measured
 
   return train_step
+
+
+def _make_measure(
+  graphdef: Any,
+  objective: Objective,
+  grid_size: tuple[int, int],
+  localisation: localisations.Localisation | None,
+) -> Callable[..., tuple[Array, metrics.Metrics]]:
+  """(params, state, labels, what is shown, three keys) → (loss, metrics)."""
+
+  def measure(
+    params: Params,
+    state: TrainState,
+    labels: Array,
+    shown: views.Shown,
+    keys: Array,
+  ) -> tuple[Array, metrics.Metrics]:
+    model = merge_model(graphdef, params, state.fixed)
+    images, permutation, mixed = shown
+    pairs = None
+    if localisation:
+      pairs = localisation.draw(keys[2], len(images), grid_size)
+    outputs = model(
+      images, train=True, rngs=nnx.Rngs(dropout=keys[0]), pairs=pairs
+    )
+    if mixed is not None and "label" in outputs:
+      num_classes = outputs["label"].shape[-1]
+      labels = mixing.soft_labels(labels, num_classes, mixed)
+    asked = {"permutation": permutation, "pairs": pairs}
+    losses = objective(
+      outputs, {"label": labels}, **asked, key=keys[1], step=state.step
+    )
+    measured = metrics.measure(
+      outputs, {"label": labels}, grid_size, **asked, localisation=localisation
+    )
+    measured |= metrics.of_losses(losses, len(images))
+    return losses["total"], measured
+
+  return measure
 
 
 def make_train_steps(
@@ -233,4 +292,5 @@ def state_shardings(state: Any, optimizer: Any, mesh: Mesh) -> Any:
       params,
       transform_non_params=lambda _: same,
     ),
+    average=params if state.average else {},
   )

@@ -116,12 +116,16 @@ class Trained:
   @functools.cached_property
   def _evaluate(self) -> evaluate.Evaluate:
     grid_size = self.model.grid_size
+    asked = stage.localisation_of(self.config)
     return evaluate.make_evaluate(
       self._graphdef,
-      functools.partial(objectives.losses, grid_size=grid_size),
+      functools.partial(
+        objectives.losses, grid_size=grid_size, localisation=asked
+      ),
       self.views.evaluation,
       grid_size,
       self._mesh,
+      asked,
     )
 
   @functools.cached_property
