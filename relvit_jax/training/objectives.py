@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
-from relvit_jax.models.relvit import TASKS
+from relvit_jax.models.variants import TASKS
 from relvit_jax.training.drloc import drloc as drloc
 
 
