@@ -99,6 +99,33 @@ TINY = {
     "norm": 3.9324364,
     "curve": [4.080771, 3.219481, 2.786171, 2.558979],
   },
+  # What the official code has and none of its scripts turns on; frozen
+  # positions are random numbers there, and here.
+  "masked, class token added, positions fixed, no bias": {
+    "model": {
+      "attention_mask": "diagonal_cls_row",
+      "cls_to_patches": True,
+      "pos_embed_type": "sinusoidal",
+      "qkv_bias": False,
+    },
+    "loss": {
+      "relation": 2.2056546,
+      "distance": 0.3649237,
+      "angle": 0.6221106,
+      "position": 1.847483,
+      "label": 1.3885022,
+    },
+    "label": [
+      [-0.533322, 0.107654, 0.324057, -0.109978],
+      [-0.486353, 0.043859, 0.205354, -0.113241],
+    ],
+    "relation of patch 0 to 1": [
+      *(-0.022065, -0.163667, -0.19528, -0.545279, 0.238458),
+      *(0.387459, -0.018882, -0.00637, -0.053241),
+    ],
+    "norm": 3.1489167,
+    "curve": [6.428674, 6.002088, 5.775614, 5.626569],
+  },
   "T2T-ViT with performers": {
     "model": T2T,
     "loss": {

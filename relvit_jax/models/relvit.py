@@ -180,7 +180,8 @@ def create_model(
       dropout_rate, attention_dropout_rate, drop_path_rate. Of Swin, depth and
       num_heads have a number for each stage, and there is window_size. T2T-ViT
       has token_dim, tokens_type ("performer" or "transformer") and
-      token_dropout_rate too, ViT qkv_bias, pos_embed_type and attention_mask.
+      token_dropout_rate too; ViT has qkv_bias, pos_embed_type ("learned" or
+      "sinusoidal") and attention_mask, which `vit.ViT` explains.
 
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.

@@ -58,16 +58,16 @@ class ViT(nnx.Module):
       mlp_ratio: hidden width of the MLPs, in D.
       qkv_bias: whether query, key and value have a bias.
       pos_embed: whether tokens get positional embeddings.
-      pos_embed_type: "learned", or "sinusoidal" for fixed ones. Of the
-        official code's no flag turns the latter on, and they would be
-        overwritten with random numbers there.
+      pos_embed_type: "learned", or "sinusoidal" for fixed ones. The official
+        code has these, too, but no flag for them, and overwrites them with
+        random numbers as soon as they are made.
       cls_token: whether there is a class token; it is the first.
       attention_mask: in all blocks, also while testing: "diagonal" lets a
         token attend to itself alone, "diagonal_cls_row" does except for the
         class token, which attends to all. None: all attend to all.
       dropout_rate: of embeddings and of what each branch returns.
       attention_dropout_rate: of attention weights.
-      drop_path_rate: of the last block.
+      drop_path_rate: of the last block; it grows linearly from 0.
       dtype: what to compute in; None for float32.
       rngs: source of the initial weights.
 
