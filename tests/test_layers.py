@@ -30,6 +30,32 @@ def test_attention_of_equal_tokens_is_even():
   np.testing.assert_allclose(weights, 0.25, atol=1e-6)
 
 
+def test_masks_say_who_may_attend_to_whom():
+  table = layers.attention_mask("diagonal", 3)
+  assert table.tolist() == [
+    [True, False, False],
+    [False, True, False],
+    [False, False, True],
+  ]
+  table = layers.attention_mask("diagonal_cls_row", 3)
+  assert table.tolist() == [
+    [True, True, True],
+    [False, True, False],
+    [False, False, True],
+  ]
+
+
+def test_masked_attention_returns_the_values_themselves():
+  """And has gradients, though what is masked is infinitely unlikely."""
+  attention = layers.Attention(12, 3, mask="diagonal", rngs=nnx.Rngs(0))
+  x = tokens()
+  value = attention.qkv(x)[..., 24:]
+  np.testing.assert_allclose(attention(x), attention.proj(value), atol=1e-6)
+  gradient = jax.grad(lambda x: attention(x).sum())(x)
+  assert np.isfinite(gradient).all()
+  assert (np.abs(gradient).max(axis=-1) > 0).all()
+
+
 def test_a_block_treats_tokens_alike_in_any_order():
   order = np.array([3, 0, 4, 1, 2])
   x = tokens()

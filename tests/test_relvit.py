@@ -62,8 +62,107 @@ def test_the_classifier_reads_the_class_token_or_all_patches(cls_token):
   )
 
 
+def pairs(rows, columns):
+  """(row, column) of both ends of five pairs in each of two images."""
+  draw = np.random.default_rng(0)
+  ends = draw.integers(0, (rows, columns), (2, 2, 5, 2))
+  return jnp.asarray(ends[0]), jnp.asarray(ends[1])
+
+
+@pytest.mark.parametrize(
+  ("options", "shape"),
+  [
+    ({}, (10, 2)),
+    ({"drloc_mode": "ce"}, (10, 3, 2)),
+    ({"drloc_mode": "cbr", "drloc_abs": False}, (10, 5, 2)),
+  ],
+)
+def test_localisation_has_an_output_where_pairs_are_given(options, shape):
+  model = make(**TINY, tasks=("drloc", "label"), image_size=(8, 12), **options)
+  images = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+  first, second = pairs(2, 3)
+  outputs = model(images, pairs=(first, second))
+  assert outputs["drloc"].shape == shape
+  np.testing.assert_array_equal(
+    outputs["drloc"],
+    model.heads["drloc"](model.backbone(images).local, first, second),
+  )
+  assert set(model(images)) == {"label"}
+
+
+@pytest.mark.parametrize(
+  ("backbone", "options", "dim", "grid_size"),
+  [
+    ("vit", TINY, 48, (16, 8)),
+    (
+      "swin",
+      {"depth": (1, 1), "num_heads": (1, 1), "embed_dim": 8, "window_size": 2},
+      16,
+      (8, 4),
+    ),
+    ("t2t_vit", TINY | {"patch_size": None, "token_dim": 4}, 48, (2, 1)),
+  ],
+)
+def test_every_family_can_localise(backbone, options, dim, grid_size):
+  def localise(images):
+    model = make(backbone, **options, tasks=("drloc",), image_size=(64, 32))
+    assert model.heads["drloc"].layers[0].in_features == 2 * dim
+    assert model.heads["drloc"].grid_size == model.grid_size == grid_size
+    return model(images, pairs=pairs(*grid_size))["drloc"]
+
+  shown = jax.ShapeDtypeStruct((2, 64, 32, 3), jnp.float32)
+  assert jax.eval_shape(localise, shown).shape == (10, 2)
+
+
+def test_pairs_need_a_head():
+  model = make(**TINY, tasks=("label",))
+  with pytest.raises(ValueError, match=r"pairs are for the drloc task.* label"):
+    model(jnp.zeros((2, 32, 32, 3)), pairs=pairs(8, 8))
+
+
+def test_the_class_token_may_be_added_to_the_patches():
+  """For the heads that see patches; the classifier's token stays as it is."""
+  images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+  @jax.jit
+  def look(images):
+    model = make(**TINY, image_size=8, cls_to_patches=True)
+    tokens = model.backbone(images)
+    seen = tokens.patches + tokens.cls[:, None]
+    expected = {
+      "relation": model.heads["relation"](seen),
+      "distance": model.heads["distance"](seen)[:, 0],
+      "angle": model.heads["angle"](seen)[:, 0],
+      "position": model.heads["position"](seen),
+      "label": model.heads["label"](tokens.cls),
+    }
+    outputs = model(images)
+    model.cls_to_patches = False
+    return outputs, expected, model(images)
+
+  outputs, expected, plain = look(images)
+  for task in ALL:
+    np.testing.assert_allclose(outputs[task], expected[task], atol=1e-5)
+    same = np.allclose(outputs[task], plain[task], atol=1e-5)
+    assert same == (task == "label"), task
+
+
+def test_it_is_added_to_the_pooled_patches_of_t2t_vit():
+  options = TINY | {"patch_size": None, "token_dim": 4, "cls_to_patches": True}
+  shapes = jax.eval_shape(
+    lambda images: make("t2t_vit", **options, image_size=64)(images),
+    jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32),
+  )
+  assert shapes["relation"].shape == (2, 9, 4, 4)
+
+
 # Embedding, positions, blocks, norm and ten classes, without pair heads.
-MILLIONS = {"vit_tiny": 5.36, "vit_small": 21.34, "vit_base": 85.15}
+MILLIONS = {
+  "vit_tiny": 5.36,
+  "vit_small": 21.34,
+  "vit_base": 85.15,
+  "vit_lee": 2.69,
+}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +172,21 @@ MILLIONS = {"vit_tiny": 5.36, "vit_small": 21.34, "vit_base": 85.15}
 def test_parameter_counts(backbone):
   count = num_parameters(lambda: make(backbone, tasks=("label",)))
   assert round(count / 1e6, 2) == MILLIONS[backbone]
+
+
+def test_the_vit_of_lee_et_al():
+  """Published as 2.8 M: of 64 pixels in patches of 8, and 200 classes."""
+  model = nnx.eval_shape(
+    lambda: make(
+      "vit_lee", image_size=64, patch_size=8, tasks=("label",), num_classes=200
+    )
+  )
+  block = model.backbone.blocks[0]
+  assert 192 / block.attn.num_heads == 16
+  assert block.mlp.fc1.out_features == 384
+  assert model.backbone.pos_embed.shape == (1, 65, 192)
+  leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+  assert sum(leaf.size for leaf in leaves) == 2_756_744
 
 
 def test_vit_is_the_papers_vit_small():
@@ -108,6 +222,12 @@ def test_bfloat16_outputs_are_close_and_float32():
     ({"tasks": ("label", "label")}, "each once"),
     ({"num_classes": None}, "num_classes=None must be at least 1"),
     ({"num_classes": 0}, "num_classes=0 must be at least 1"),
+    ({"drloc_mode": "l2"}, "drloc_mode='l2' does not exist; there are l1, ce"),
+    (
+      {"cls_to_patches": True, "cls_token": False},
+      "cls_to_patches=True: this vit has no class token to add",
+    ),
+    ({"qkv_bias": "no"}, "qkv_bias='no' must be True or False"),
     ({"patch_size": None}, "patch_size=None: vit needs it, in pixels"),
     ({"token_dim": 16}, "token_dim=16 is no size of a vit"),
     ({"patch_size": 5}, "patch_size=5 must divide .* 32×32"),

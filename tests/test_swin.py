@@ -49,8 +49,8 @@ def tokens(model):
 
 
 def test_tokens_of_a_grid_that_is_not_square(model, tokens):
-  patches, cls = tokens
-  assert patches.shape == (2, 4 * 8, 8)
+  patches, cls, local = tokens
+  assert patches.shape == local.shape == (2, 4 * 8, 8)
   assert cls is None
   assert (model.grid_size, model.embed_dim) == ((4, 8), 8)
 
@@ -61,6 +61,13 @@ def test_a_classifier_reads_the_average_of_the_tokens(model, tokens):
   np.testing.assert_allclose(
     features, np.mean(tokens.patches, axis=1), atol=1e-6
   )
+
+
+def test_local_tokens_are_those_before_the_last_norm(model, tokens):
+  np.testing.assert_allclose(
+    model.norm(tokens.local), tokens.patches, atol=1e-5
+  )
+  assert not np.allclose(tokens.local, tokens.patches, atol=1e-2)
 
 
 def windows_and_shifts(model):
@@ -255,6 +262,8 @@ def test_bfloat16_tokens_are_close(tokens):
     ({"depth": (1, 1)}, "one number for each of the same stages"),
     ({"num_heads": (3, 6, 12, 25)}, "25 must divide 768, the width of stage 3"),
     ({"cls_tokens": 1}, "cls_tokens=1 is no size of a swin; .*window_size"),
+    ({"attention_mask": "diagonal"}, "'diagonal' is no size of a swin"),
+    ({"cls_to_patches": True}, "cls_to_patches=True: this swin has no class"),
   ],
 )
 def test_what_cannot_be_made_is_refused(options, message):

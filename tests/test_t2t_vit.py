@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.models import t2t_vit, variants
+from relvit_jax.models import t2t_vit, variants, vit
 from relvit_jax.training import step
 
 TINY = {"embed_dim": 12, "depth": 2, "num_heads": 3, "token_dim": 4}
@@ -41,18 +41,6 @@ def test_a_patch_is_the_mean_of_the_tokens_around_it():
   )
   np.testing.assert_allclose(
     t2t_vit.pool(sixteen, (4, 4))[0, :, 0], [3.5, 5, 9.5, 11], rtol=1e-6
-  )
-
-
-def test_sinusoids():
-  np.testing.assert_allclose(
-    t2t_vit.sinusoids(3, 4)[0],
-    [
-      [0, 1, 0, 1],
-      [0.841471, 0.540302, 0.01, 0.99995],
-      [0.909297, -0.416147, 0.019999, 0.9998],
-    ],
-    atol=1e-6,
   )
 
 
@@ -101,6 +89,7 @@ def test_patches_are_the_pooled_tokens_of_the_last_block():
   np.testing.assert_allclose(
     tokens.patches, t2t_vit.pool(unpooled[:, 1:], (3, 5)), atol=1e-5
   )
+  np.testing.assert_array_equal(tokens.local, tokens.patches)
   np.testing.assert_allclose(tokens.cls, unpooled[:, 0], atol=1e-5)
   np.testing.assert_array_equal(tiny().features(tokens), tokens.cls)
 
@@ -187,7 +176,7 @@ def test_random_features_and_sinusoids_are_fixed():
   }
   assert "pos_embed" not in params["backbone"]
   np.testing.assert_array_equal(
-    fixed["backbone"]["pos_embed"], t2t_vit.sinusoids(17, 12)
+    fixed["backbone"]["pos_embed"], vit.sinusoids(17, 12)
   )
 
 
@@ -246,6 +235,12 @@ def test_bfloat16_outputs_are_close_and_float32():
     ({"tokens_type": "softmax"}, "tokens_type='softmax' must be one of"),
     ({"window_size": 7}, "window_size=7 is no size of a t2t_vit.*tokens_type"),
     ({"num_heads": 5}, "num_heads=5 must divide .*embed_dim=12"),
+    ({"attention_mask": "diagonal"}, "'diagonal' is no size of a t2t_vit"),
+    ({"pos_embed_type": "learned"}, "'learned' is no size of a t2t_vit"),
+    (
+      {"cls_to_patches": True, "cls_token": False},
+      "cls_to_patches=True: this t2t_vit has no class token",
+    ),
   ],
 )
 def test_what_cannot_be_made_is_refused(options, message):

@@ -99,6 +99,33 @@ TINY = {
     "norm": 3.9324364,
     "curve": [4.080771, 3.219481, 2.786171, 2.558979],
   },
+  # What the official code has and none of its scripts turns on; frozen
+  # positions are random numbers there, and here.
+  "masked, class token added, positions fixed, no bias": {
+    "model": {
+      "attention_mask": "diagonal_cls_row",
+      "cls_to_patches": True,
+      "pos_embed_type": "sinusoidal",
+      "qkv_bias": False,
+    },
+    "loss": {
+      "relation": 2.2056546,
+      "distance": 0.3649237,
+      "angle": 0.6221106,
+      "position": 1.847483,
+      "label": 1.3885022,
+    },
+    "label": [
+      [-0.533322, 0.107654, 0.324057, -0.109978],
+      [-0.486353, 0.043859, 0.205354, -0.113241],
+    ],
+    "relation of patch 0 to 1": [
+      *(-0.022065, -0.163667, -0.19528, -0.545279, 0.238458),
+      *(0.387459, -0.018882, -0.00637, -0.053241),
+    ],
+    "norm": 3.1489167,
+    "curve": [6.428674, 6.002088, 5.775614, 5.626569],
+  },
   "T2T-ViT with performers": {
     "model": T2T,
     "loss": {
@@ -402,12 +429,8 @@ def test_a_tiny_swin_with_shrunken_windows_does_as_pytorch():
 def tiny_swin(**options):
   """Grids of 4×8 and 2×4 tokens; windows of 2×2, shifted in the first."""
   sizes = {"depth": (2, 1), "num_heads": (1, 2), "window_size": 2}
-  return blank_swin(
-    image_size=(8, 16),
-    patch_size=2,
-    tasks=("relation", "label"),
-    **(sizes | options),
-  )
+  sizes |= {"tasks": ("relation", "label")}
+  return blank_swin(image_size=(8, 16), patch_size=2, **(sizes | options))
 
 
 def test_official_names_of_swin():
@@ -424,6 +447,25 @@ def test_official_names_of_swin():
   } <= names
   assert not names & {"clf_head.weight", "backbone.layers.1.downsample"}
   assert len(names) == 4 + 3 * 13 + 3 + 2 + 2 + 18
+
+
+def test_official_names_of_localisation():
+  """Its own repository's; in Swin's there, one head of a list of them."""
+  ends = ("layers.0", "layers.2", "layers.4", "unshared.0", "unshared.1")
+  names = {f"{end}.{kind}" for end in ends for kind in ("weight", "bias")}
+  for model, prefix in (
+    (tiny_model(tasks=("drloc",), drloc_mode="ce"), "drloc."),
+    (tiny_swin(tasks=("drloc",), drloc_mode="ce"), "drloc.0."),
+  ):
+    weights = torch_official.state_dict(model)
+    found = {name for name in weights if not name.startswith("backbone.")}
+    assert found == {prefix + name for name in names}
+    torch_official.load_state_dict(
+      model, {name: value + 1 for name, value in weights.items()}
+    )
+    back = torch_official.state_dict(model)
+    for name in found:
+      np.testing.assert_array_equal(back[name], weights[name] + 1)
 
 
 def test_the_fixed_tables_of_swin_are_ignored():

@@ -17,6 +17,10 @@ def test_a_family_stands_for_the_papers_variant():
   }
 
 
+def test_localisation_comes_beside_the_papers_tasks():
+  assert (*variants.TASKS, "drloc") == variants.ALL_TASKS
+
+
 def test_a_stage_of_swin_has_its_own_depth_and_heads():
   assert variants.sizes_of("swin") == variants.sizes_of("swin_tiny")
   assert variants.sizes_of("swin_tiny") == {

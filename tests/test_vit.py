@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from relvit_jax import grid
+from relvit_jax.models import layers, vit
 from relvit_jax.models.vit import ViT
 
 
@@ -21,19 +22,91 @@ def images(batch=2):
 
 def test_tokens_of_a_grid_that_is_not_square():
   model = make()
-  patches, cls = model(images())
+  patches, cls, local = model(images())
   assert model.grid_size == (3, 2)
-  assert patches.shape == (2, 6, 12)
+  assert patches.shape == local.shape == (2, 6, 12)
   assert cls is not None
   assert cls.shape == (2, 12)
 
 
 def test_without_a_class_token_there_is_none():
   model = make(cls_token=False)
-  patches, cls = model(images())
-  assert patches.shape == (2, 6, 12)
+  patches, cls, local = model(images())
+  assert patches.shape == local.shape == (2, 6, 12)
   assert cls is None
   assert model.pos_embed[...].shape == (1, 6, 12)
+
+
+@pytest.mark.parametrize("cls_token", [True, False])
+def test_local_tokens_are_the_patches_before_the_last_norm(cls_token):
+  model = make(depth=1, cls_token=cls_token)
+  tokens = model(images())
+  np.testing.assert_allclose(
+    model.norm(tokens.local), tokens.patches, atol=1e-6
+  )
+  assert not np.allclose(tokens.local, tokens.patches, atol=1e-2)
+
+
+def test_sinusoids():
+  np.testing.assert_allclose(
+    vit.sinusoids(3, 4)[0],
+    [
+      [0, 1, 0, 1],
+      [0.841471, 0.540302, 0.01, 0.99995],
+      [0.909297, -0.416147, 0.019999, 0.9998],
+    ],
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize(("cls_token", "length"), [(True, 7), (False, 6)])
+def test_fixed_positions_are_sinusoids_and_not_trained(cls_token, length):
+  """The class token, if any, stands at 0, and the patches in a line."""
+  model = make(pos_embed_type="sinusoidal", cls_token=cls_token, depth=1)
+  assert isinstance(model.pos_embed, layers.Fixed)
+  np.testing.assert_array_equal(model.pos_embed[...], vit.sinusoids(length, 12))
+  assert "pos_embed" not in nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  without = make(pos_embed=False, cls_token=cls_token, depth=1)
+  added = model._embed(images()) - without._embed(images())
+  np.testing.assert_allclose(added[1], vit.sinusoids(length, 12)[0], atol=1e-5)
+
+
+def test_under_the_diagonal_mask_a_patch_knows_itself_alone():
+  """In every block: each token attends to itself with all its weight."""
+  model = make(attention_mask="diagonal")
+  for block in range(3):
+    np.testing.assert_array_equal(
+      model.attention(images(), block),
+      np.broadcast_to(np.eye(7), (2, 3, 7, 7)),
+    )
+  changed = images().at[:, :4, :4].set(0.0)
+  here, there = model(images()), model(changed)
+  np.testing.assert_array_equal(here.cls, there.cls)
+  np.testing.assert_array_equal(here.patches[:, 1:], there.patches[:, 1:])
+  assert not np.allclose(here.patches[:, 0], there.patches[:, 0])
+
+
+def test_the_class_tokens_row_may_be_left_free():
+  model = make(attention_mask="diagonal_cls_row", depth=1)
+  weights = model.attention(images())
+  expected = np.broadcast_to(np.eye(7)[1:], (2, 3, 6, 7))
+  np.testing.assert_array_equal(weights[:, :, 1:], expected)
+  np.testing.assert_array_equal(
+    weights[:, :, 0], make(depth=1).attention(images())[:, :, 0]
+  )
+
+
+def test_the_mask_holds_while_training():
+  model = make(attention_mask="diagonal", depth=1)
+  np.testing.assert_array_equal(
+    model(images(), train=True, rngs=nnx.Rngs(dropout=0)).patches,
+    model(images()).patches,
+  )
+
+
+def test_without_a_bias_query_key_and_value_are_linear():
+  assert make(qkv_bias=False).blocks[2].attn.qkv.bias is None
+  assert make().blocks[2].attn.qkv.bias is not None
 
 
 def test_without_positional_embedding_patches_are_a_set():
@@ -122,6 +195,22 @@ def test_tokens_of_the_last_blocks_end_with_the_output():
         (12, 8), 5, embed_dim=12, depth=1, num_heads=3, rngs=nnx.Rngs(0)
       ),
       "patch_size=5 must divide",
+    ),
+    (
+      lambda: make(pos_embed_type="rotary"),
+      "pos_embed_type='rotary' does not exist; there are learned, sinusoidal",
+    ),
+    (
+      lambda: make(pos_embed_type="sinusoidal", pos_embed=False),
+      "pos_embed_type='sinusoidal' needs pos_embed=True",
+    ),
+    (
+      lambda: make(attention_mask="causal"),
+      "attention_mask='causal' does not exist; there are diagonal,",
+    ),
+    (
+      lambda: make(attention_mask="diagonal_cls_row", cls_token=False),
+      "attention_mask='diagonal_cls_row' needs cls_token=True",
     ),
   ],
 )

@@ -72,7 +72,8 @@ def load_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> None:
 
   Args:
     model: a model of the same sizes and tasks, or a head of dense relative
-      localisation, which has the names of yhlleo/VTs-Drloc.
+      localisation, which has the names of yhlleo/VTs-Drloc, alone as in a
+      model: `drloc.layers.0.weight`, and of a Swin `drloc.0.layers.0.weight`.
     state: official name → array, as of `{k: v.numpy() for k, v in
       torch_model.state_dict().items()}`.
 
@@ -122,7 +123,8 @@ def state_dict(model: Model) -> dict[str, np.ndarray]:
 
 def _entries(model: Model) -> Iterator[_Entry]:
   if isinstance(model, DenseRelativeLocalisation):
-    yield from _drloc_entries(model)
+    for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+      yield _drloc_entry([], [str(part) for part in path], param)
     return
   kept = nnx.Any(nnx.Param, layers.Fixed)
   has_performers = isinstance(model.backbone, T2TViT) and isinstance(
@@ -130,7 +132,11 @@ def _entries(model: Model) -> Iterator[_Entry]:
   )
   for path, param in nnx.to_flat_state(nnx.state(model, kept)):
     names = [str(part) for part in path]
-    if names[0] == "heads":
+    if names[:2] == ["heads", "drloc"]:
+      # A list there in Swin, of one head unless more stages have theirs.
+      place = ["0"] if isinstance(model.backbone, swin.Swin) else []
+      yield _drloc_entry(["drloc", *place], names[2:], param)
+    elif names[0] == "heads":
       head = HEAD_NAMES[names[1]]
       if names[1] == "label" and isinstance(model.backbone, swin.Swin):
         head = _SWIN_LABEL_HEAD
@@ -166,13 +172,14 @@ def _head_entry(
   )
 
 
-def _drloc_entries(head: DenseRelativeLocalisation) -> Iterator[_Entry]:
+def _drloc_entry(
+  prefix: list[str], path: list[str], param: nnx.Variable
+) -> _Entry:
   """Its layers stand at even places there, with activations between them."""
-  for path, param in nnx.to_flat_state(nnx.state(head, nnx.Param)):
-    group, number, leaf = path
-    place = int(str(number)) * (2 if group == "layers" else 1)
-    name = _torch_name([str(group), str(place), str(leaf)])
-    yield _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
+  group, number, leaf = path
+  place = int(number) * (2 if group == "layers" else 1)
+  name = _torch_name([*prefix, group, str(place), leaf])
+  return _linear(name, param) if param.ndim == 2 else _as_it_is(name, param)
 
 
 def _token_entry(

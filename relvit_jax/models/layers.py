@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from relvit_jax import grid
 
@@ -34,10 +35,18 @@ class Fixed(nnx.Variable):
 
 
 class Tokens(NamedTuple):
-  """What every backbone returns: one token a patch, and a class token."""
+  """What every backbone returns.
+
+  Attributes:
+    patches: one token a patch, in reading order.
+    cls: the class token, if the backbone has one.
+    local: what dense relative localisation reads of the same patches, which
+      is not normalised in all backbones; each says what it is.
+  """
 
   patches: Float[Array, "B N D"]
   cls: Float[Array, "B D"] | None
+  local: Float[Array, "B N D"]
 
 
 def torch_bias_init(fan_in: int) -> nnx.Initializer:
@@ -103,6 +112,26 @@ class PatchEmbed(nnx.Module):
     return self.proj(grid.patchify(images, self.patch_size))
 
 
+# Which tokens attend to others than themselves: none, or the class token alone.
+MASKS = ("diagonal", "diagonal_cls_row")
+
+
+def attention_mask(kind: str, length: int) -> Bool[np.ndarray, "T T"]:
+  """Whether token i, by row, may attend to token j; the class token is first.
+
+  Raises:
+    ValueError: there is no such mask.
+  """
+  if kind not in MASKS:
+    raise ValueError(
+      f"attention_mask={kind!r} does not exist; there are {', '.join(MASKS)}"
+    )
+  mask = np.eye(length, dtype=bool)
+  if kind == "diagonal_cls_row":
+    mask[:1] = True
+  return mask
+
+
 class Attention(nnx.Module):
   """Multi-head self-attention with one fused query-key-value projection."""
 
@@ -112,6 +141,7 @@ class Attention(nnx.Module):
     num_heads: int,
     *,
     qkv_bias: bool = True,
+    mask: str | None = None,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     dtype: Dtype = None,
@@ -122,6 +152,7 @@ class Attention(nnx.Module):
         f"num_heads={num_heads} must divide the width embed_dim={dim}"
       )
     self.num_heads = num_heads
+    self.mask = mask
     self.qkv = linear(dim, 3 * dim, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
     self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
     self.attention_dropout = nnx.Dropout(attention_dropout_rate)
@@ -135,7 +166,7 @@ class Attention(nnx.Module):
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
     query, key, value = self._project(x)
-    weights = _attend(query, key).astype(value.dtype)
+    weights = self._attend(query, key).astype(value.dtype)
     weights = self.attention_dropout(
       weights, deterministic=not train, rngs=rngs
     )
@@ -146,7 +177,7 @@ class Attention(nnx.Module):
   def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N N"]:
     """How much token i takes from token j in each head; rows sum to 1."""
     query, key, _ = self._project(x)
-    return _attend(query, key)
+    return self._attend(query, key)
 
   def _project(self, x: Float[Array, "B N D"]) -> tuple[Array, Array, Array]:
     """Query, key and value, each [B, N, heads, D / heads]."""
@@ -154,14 +185,17 @@ class Attention(nnx.Module):
     qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1)
     return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
-
-def _attend(
-  query: Float[Array, "B N heads d"], key: Float[Array, "B N heads d"]
-) -> Float[Array, "B heads N N"]:
-  scores = jnp.einsum(
-    "bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32
-  )
-  return jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
+  def _attend(
+    self, query: Float[Array, "B N heads d"], key: Float[Array, "B N heads d"]
+  ) -> Float[Array, "B heads N N"]:
+    scores = jnp.einsum(
+      "bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32
+    )
+    scores *= query.shape[-1] ** -0.5
+    if self.mask is not None:
+      allowed = attention_mask(self.mask, query.shape[1])
+      scores = jnp.where(allowed[None, None], scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1)
 
 
 class Mlp(nnx.Module):
@@ -208,6 +242,7 @@ class Block(nnx.Module):
     mlp_ratio: float,
     *,
     qkv_bias: bool = True,
+    mask: str | None = None,
     epsilon: float = LAYER_NORM_EPSILON,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
@@ -220,6 +255,7 @@ class Block(nnx.Module):
       dim,
       num_heads,
       qkv_bias=qkv_bias,
+      mask=mask,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,
       dtype=dtype,

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from relvit_jax import grid
 from relvit_jax.models import heads, layers, swin, t2t_vit, variants, vit
-from relvit_jax.models.variants import TASKS
+from relvit_jax.models.variants import ALL_TASKS
 
 Backbone = vit.ViT | swin.Swin
 BACKBONES = {"vit": vit.ViT, "swin": swin.Swin, "t2t_vit": t2t_vit.T2TViT}
@@ -26,6 +26,8 @@ class RelViT(nnx.Module):
     backbone: images → Tokens, with `grid_size`, `embed_dim`, `num_features`
       and `features`.
     heads: one head a task, under the task's name.
+    cls_to_patches: whether the class token is added to the patches that the
+      relation, distance, angle and position heads see.
   """
 
   def __init__(
@@ -34,11 +36,15 @@ class RelViT(nnx.Module):
     tasks: Sequence[str],
     *,
     num_classes: int | None = None,
+    drloc_mode: str = "l1",
+    drloc_abs: bool = True,
+    cls_to_patches: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
-    _check_tasks(tasks, num_classes)
+    _check_tasks(tasks, num_classes, drloc_mode)
     self.backbone = backbone
+    self.cls_to_patches = cls_to_patches
     dim = backbone.embed_dim
     num_patches = backbone.grid_size[0] * backbone.grid_size[1]
     made: dict[str, Any] = {}
@@ -50,6 +56,15 @@ class RelViT(nnx.Module):
       elif task == "position":
         made[task] = heads.PositionHead(
           dim, num_patches, dtype=dtype, rngs=rngs
+        )
+      elif task == "drloc":
+        made[task] = heads.DenseRelativeLocalisation(
+          dim,
+          backbone.grid_size,
+          drloc_mode,
+          drloc_abs,
+          dtype=dtype,
+          rngs=rngs,
         )
       else:
         assert num_classes is not None
@@ -69,6 +84,7 @@ class RelViT(nnx.Module):
     *,
     train: bool = False,
     rngs: nnx.Rngs | None = None,
+    pairs: tuple[Int[Array, "B m 2"], Int[Array, "B m 2"]] | None = None,
   ) -> dict[str, Array]:
     """Outputs by task.
 
@@ -76,20 +92,39 @@ class RelViT(nnx.Module):
       images: normalised images.
       train: whether dropout and drop-path act; they then draw from `rngs`.
       rngs: random streams; `nnx.Rngs(dropout=key)` is enough.
+      pairs: (row, column) of the first and of the second patch of m pairs an
+        image, for the drloc task. Without them, as while evaluating, that task
+        has no output.
 
     Returns:
       relation [B,9,N,N], distance [B,N,N], angle [B,N,N], position [B,N,N]
-      (token, place) and label [B,C], those of the model's tasks, float32.
+      (token, place), label [B,C] and drloc, [B·m,2] or scores [B·m,K,2] of K
+      differences; those of the model's tasks, float32.
+
+    Raises:
+      ValueError: there are pairs and no head for them.
     """
+    if pairs is not None and "drloc" not in self.heads:
+      raise ValueError(
+        "pairs are for the drloc task, which is not among the model's tasks "
+        f"{', '.join(self.heads)}"
+      )
     tokens = self.backbone(images, train=train, rngs=rngs)
+    patches = tokens.patches
+    if self.cls_to_patches:
+      assert tokens.cls is not None
+      patches = patches + tokens.cls[:, None]
     outputs = {}
     for task, head in self.heads.items():
       if task == "label":
         outputs[task] = head(self.backbone.features(tokens))
+      elif task == "drloc":
+        if pairs is not None:
+          outputs[task] = head(tokens.local, *pairs)
       elif task == "relation" or task == "position":
-        outputs[task] = head(tokens.patches)
+        outputs[task] = head(patches)
       else:
-        outputs[task] = head(tokens.patches)[:, 0]
+        outputs[task] = head(patches)[:, 0]
     return outputs
 
 
@@ -102,6 +137,9 @@ def create_model(
   num_classes: int | None = None,
   pos_embed: bool = True,
   cls_token: bool = True,
+  cls_to_patches: bool = False,
+  drloc_mode: str = "l1",
+  drloc_abs: bool = True,
   dtype: Any = None,
   rngs: nnx.Rngs,
   **sizes: Any,
@@ -109,17 +147,18 @@ def create_model(
   """Makes a model by name, with random weights.
 
   Args:
-    backbone: "vit_tiny", "vit_small" or "vit_base"; "swin_tiny", "swin_small"
-      or "swin_base"; "t2t_vit_7", _10, _12, _14, _19 or _24, and, with softmax
-      attention between the splits, "t2t_vit_t_14", _19 or _24. "vit", "swin"
-      and "t2t_vit" are the paper's: vit_small, swin_tiny and t2t_vit_14.
+    backbone: "vit_tiny", _small, _base or _lee; "swin_tiny", _small or _base;
+      "t2t_vit_7", _10, _12, _14, _19 or _24, and, with softmax attention
+      between the splits, "t2t_vit_t_14", _19 or _24. "vit", "swin" and
+      "t2t_vit" are the paper's: vit_small, swin_tiny and t2t_vit_14.
     image_size: pixels, one whole number for square images or (height, width).
     patch_size: pixels; it must divide the image size. With Swin it is that of
       the first stage, 4 in the paper; the heads see patches of 8 times that.
       T2T-ViT has none: its images divide by 16, and its heads see a patch for
       every 32 pixels.
-    tasks: which of relation, distance, angle, position and label to build a
-      head for. None is built that is not asked for, so nothing decays unused.
+    tasks: which of relation, distance, angle, position, label and drloc to
+      build a head for. None is built that is not asked for, so nothing decays
+      unused.
     num_classes: needed by the label task.
     pos_embed: whether tokens get positional embeddings: learned ones, the
       sinusoids of T2T-ViT, or in Swin a learned bias for each offset between
@@ -129,6 +168,11 @@ def create_model(
     cls_token: whether there is a class token; without it the label head reads
       the flattened patch tokens. Swin has none in any case: its label head
       reads the average of the tokens.
+    cls_to_patches: whether the relation, distance, angle and position heads
+      see the sum of a patch and the class token. The official code can do so
+      for a ViT; its T2T-ViT then forgets to pool the patches, ours does not.
+    drloc_mode, drloc_abs: what the drloc task predicts: `mode` and `use_abs`
+      of `heads.DenseRelativeLocalisation`.
     dtype: what to compute in; None for float32. Parameters, softmax and
       outputs are float32 in any case.
     rngs: source of the initial weights, `nnx.Rngs(seed)`.
@@ -136,7 +180,8 @@ def create_model(
       dropout_rate, attention_dropout_rate, drop_path_rate. Of Swin, depth and
       num_heads have a number for each stage, and there is window_size. T2T-ViT
       has token_dim, tokens_type ("performer" or "transformer") and
-      token_dropout_rate too.
+      token_dropout_rate too; ViT has qkv_bias, pos_embed_type ("learned" or
+      "sinusoidal") and attention_mask, which `vit.ViT` explains.
 
   Raises:
     ValueError: a name, size or combination does not exist or does not fit.
@@ -144,8 +189,13 @@ def create_model(
   family = variants.family_of(backbone)
   _check_sizes(family, sizes)
   sizes = variants.sizes_of(backbone) | sizes | {"pos_embed": pos_embed}
-  if family != "swin":
+  if variants.FAMILIES[family].has_cls_token:
     sizes["cls_token"] = cls_token
+  if cls_to_patches and not sizes.get("cls_token"):
+    raise ValueError(
+      f"cls_to_patches=True: this {family} has no class token to add; "
+      "cls_token=True gives one to a vit or t2t_vit"
+    )
   return RelViT(
     BACKBONES[family](
       _image_size(image_size),
@@ -156,6 +206,9 @@ def create_model(
     ),
     tasks,
     num_classes=num_classes,
+    drloc_mode=drloc_mode,
+    drloc_abs=drloc_abs,
+    cls_to_patches=cls_to_patches,
     dtype=dtype,
     rngs=rngs,
   )
@@ -208,6 +261,9 @@ def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
     elif name in known.rates:
       if not is_number or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r} must be in [0, 1)")
+    elif name in known.switches:
+      if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be True or False")
     elif name not in known.words:  # The family checks their values.
       raise ValueError(
         f"{name}={value!r} is no size of a {family}; there are "
@@ -215,11 +271,14 @@ def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
       )
 
 
-def _check_tasks(tasks: Sequence[str], num_classes: int | None) -> None:
+def _check_tasks(
+  tasks: Sequence[str], num_classes: int | None, drloc_mode: str
+) -> None:
   for task in tasks:
-    if task not in TASKS:
+    if task not in ALL_TASKS:
       raise ValueError(
-        f"tasks={tuple(tasks)!r} names {task!r}; there are {', '.join(TASKS)}"
+        f"tasks={tuple(tasks)!r} names {task!r}; there are "
+        f"{', '.join(ALL_TASKS)}"
       )
   if not tasks or len(set(tasks)) < len(tasks):
     raise ValueError(
@@ -228,4 +287,9 @@ def _check_tasks(tasks: Sequence[str], num_classes: int | None) -> None:
   if "label" in tasks and (num_classes is None or num_classes < 1):
     raise ValueError(
       f"num_classes={num_classes} must be at least 1 for the label task"
+    )
+  modes = heads.DenseRelativeLocalisation.MODES
+  if drloc_mode not in modes:
+    raise ValueError(
+      f"drloc_mode={drloc_mode!r} does not exist; there are {', '.join(modes)}"
     )

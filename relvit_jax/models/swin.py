@@ -122,7 +122,7 @@ class Swin(nnx.Module):
     x = self.dropout(x, deterministic=not train, rngs=rngs)
     for stage in self.layers:
       x = stage(x, train=train, rngs=rngs)
-    return layers.Tokens(self.norm(x), None)
+    return self._tokens(x)
 
   def last_tokens(
     self, images: Float[Array, "B H W C"], num_blocks: int
@@ -140,7 +140,7 @@ class Swin(nnx.Module):
         "stage; those of earlier stages have other grids and widths"
       )
     steps = list(self._steps(images))[-num_blocks:]
-    return [layers.Tokens(self.norm(after), None) for _, _, after in steps]
+    return [self._tokens(after) for _, _, after in steps]
 
   def attention(
     self, images: Float[Array, "B H W C"], block: int = -1
@@ -175,6 +175,10 @@ class Swin(nnx.Module):
         yield block, x, after
         x = after
       x = x if stage.downsample is None else stage.downsample(x)
+
+  def _tokens(self, x: Float[Array, "B N D"]) -> layers.Tokens:
+    """`local` are those of the last stage before the last LayerNorm."""
+    return layers.Tokens(self.norm(x), None, x)
 
   def _embed(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
     if images.shape[1:] != (*self.image_size, 3):

@@ -8,7 +8,6 @@ are pooled to half their grid for the heads, 14×14 to 7×7 at 224 pixels.
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -66,7 +65,7 @@ class T2TViT(vit.ViT):
     )
     self.pos_embed = (
       layers.Fixed(
-        jnp.asarray(sinusoids(rows * columns + cls_token, embed_dim))
+        jnp.asarray(vit.sinusoids(rows * columns + cls_token, embed_dim))
       )
       if pos_embed
       else None
@@ -90,16 +89,10 @@ class T2TViT(vit.ViT):
     return self.tokens_to_token(images, train=train, rngs=rngs)
 
   def _tokens(self, x: Float[Array, "B T D"]) -> layers.Tokens:
-    patches, cls = super()._tokens(x)
-    return layers.Tokens(pool(patches, self.token_grid), cls)
-
-
-def sinusoids(num_tokens: int, dim: int) -> Float[np.ndarray, "1 T D"]:
-  """sin(t / 10000^(i / D)) at the even i, and its cosine at i + 1."""
-  column = np.arange(dim)
-  angles = np.arange(num_tokens)[:, None] / 10000 ** (column // 2 * 2 / dim)
-  table = np.where(column % 2, np.cos(angles), np.sin(angles))
-  return table[None].astype(np.float32)
+    """`local` are the patches: normalised and pooled."""
+    tokens = super()._tokens(x)
+    pooled = pool(tokens.patches, self.token_grid)
+    return layers.Tokens(pooled, tokens.cls, pooled)
 
 
 def pool(

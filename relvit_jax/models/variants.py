@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# What RelViT learns, and beside it dense relative localisation (L_drloc), which
+# is asked about some pairs of an image, and answers only those.
 TASKS = ("relation", "distance", "angle", "position", "label")
-# L_drloc is asked about some pairs of an image, and answers only those.
 ALL_TASKS = (*TASKS, "drloc")
 
 
@@ -25,6 +26,15 @@ SIZES: dict[str, dict[str, Any]] = {
   "vit_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
   "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
   "vit_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+  # The ViT that Lee et al. (2021), "Vision Transformer for Small-Size
+  # Datasets", compare with: aanna0701/SPT_LSA_ViT.
+  "vit_lee": {
+    "embed_dim": 192,
+    "depth": 9,
+    "num_heads": 12,
+    "mlp_ratio": 2.0,
+    "qkv_bias": False,
+  },
   "swin_tiny": _swin(96, (2, 2, 6, 2), (3, 6, 12, 24)),
   "swin_small": _swin(96, (2, 2, 18, 2), (3, 6, 12, 24)),
   "swin_base": _swin(128, (2, 2, 18, 2), (4, 8, 16, 32)),
@@ -59,8 +69,10 @@ class Family(NamedTuple):
     positive: sizes that are numbers above 0.
     per_stage: sizes that have a whole number for each stage.
     rates: shares from 0 to 1.
+    switches: what is True or False.
     words: sizes that are none of these.
     has_patch_size: whether there is a choice of patches.
+    has_cls_token: whether there is a choice of a class token.
   """
 
   variant: str
@@ -71,21 +83,30 @@ class Family(NamedTuple):
     "attention_dropout_rate",
     "drop_path_rate",
   )
+  switches: tuple[str, ...] = ()
   words: tuple[str, ...] = ()
   has_patch_size: bool = True
+  has_cls_token: bool = True
 
   @property
   def names(self) -> tuple[str, ...]:
     """All sizes."""
-    return self.positive + self.per_stage + self.words + self.rates
+    return (
+      self.positive + self.per_stage + self.switches + self.words + self.rates
+    )
 
 
 FAMILIES = {
-  "vit": Family("vit_small"),
+  "vit": Family(
+    "vit_small",
+    switches=("qkv_bias",),
+    words=("pos_embed_type", "attention_mask"),
+  ),
   "swin": Family(
     "swin_tiny",
     positive=("embed_dim", "window_size", "mlp_ratio"),
     per_stage=("depth", "num_heads"),
+    has_cls_token=False,
   ),
   "t2t_vit": Family(
     "t2t_vit_14",

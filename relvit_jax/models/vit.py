@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from relvit_jax import grid
 from relvit_jax.models import layers
 
+POS_EMBED_TYPES = ("learned", "sinusoidal")
+
 
 class ViT(nnx.Module):
   """Vision transformer (Dosovitskiy et al., 2021).
@@ -22,6 +24,7 @@ class ViT(nnx.Module):
   Attributes:
     grid_size: (rows, columns) of patches.
     embed_dim: width D of a token.
+    pos_embed: [1, T, D] to train, or sinusoids that are not, or None.
   """
 
   def __init__(
@@ -33,14 +36,45 @@ class ViT(nnx.Module):
     depth: int,
     num_heads: int,
     mlp_ratio: float = 4.0,
+    qkv_bias: bool = True,
     pos_embed: bool = True,
+    pos_embed_type: str = "learned",
     cls_token: bool = True,
+    attention_mask: str | None = None,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
+    """Makes a backbone with random weights.
+
+    Args:
+      image_size: (height, width), pixels.
+      patch_size: pixels; it must divide both.
+      embed_dim: width D of a token.
+      depth: blocks.
+      num_heads: of each block; it must divide D.
+      mlp_ratio: hidden width of the MLPs, in D.
+      qkv_bias: whether query, key and value have a bias.
+      pos_embed: whether tokens get positional embeddings.
+      pos_embed_type: "learned", or "sinusoidal" for fixed ones. The official
+        code has these, too, but no flag for them, and overwrites them with
+        random numbers as soon as they are made.
+      cls_token: whether there is a class token; it is the first.
+      attention_mask: in all blocks, also while testing: "diagonal" lets a
+        token attend to itself alone, "diagonal_cls_row" does except for the
+        class token, which attends to all. None: all attend to all.
+      dropout_rate: of embeddings and of what each branch returns.
+      attention_dropout_rate: of attention weights.
+      drop_path_rate: of the last block; it grows linearly from 0.
+      dtype: what to compute in; None for float32.
+      rngs: source of the initial weights.
+
+    Raises:
+      ValueError: sizes or options do not fit each other.
+    """
+    _check_options(pos_embed, pos_embed_type, cls_token, attention_mask)
     self.image_size = image_size
     self.grid_size = grid.grid_of(image_size, patch_size)
     self.embed_dim = embed_dim
@@ -52,15 +86,22 @@ class ViT(nnx.Module):
     self.cls_token = (
       nnx.Param(init(rngs.params(), (1, 1, embed_dim))) if cls_token else None
     )
-    self.pos_embed = (
-      nnx.Param(init(rngs.params(), (1, num_tokens, embed_dim)))
-      if pos_embed
-      else None
-    )
+    if not pos_embed:
+      self.pos_embed = None
+    elif pos_embed_type == "sinusoidal":
+      self.pos_embed = layers.Fixed(
+        jnp.asarray(sinusoids(num_tokens, embed_dim))
+      )
+    else:
+      self.pos_embed = nnx.Param(
+        init(rngs.params(), (1, num_tokens, embed_dim))
+      )
     self._add_blocks(
       depth,
       num_heads,
       mlp_ratio,
+      qkv_bias=qkv_bias,
+      mask=attention_mask,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,
       drop_path_rate=drop_path_rate,
@@ -75,6 +116,7 @@ class ViT(nnx.Module):
     mlp_ratio: float,
     *,
     qkv_bias: bool = True,
+    mask: str | None = None,
     epsilon: float = layers.LAYER_NORM_EPSILON,
     dropout_rate: float,
     attention_dropout_rate: float,
@@ -91,6 +133,7 @@ class ViT(nnx.Module):
           num_heads,
           mlp_ratio,
           qkv_bias=qkv_bias,
+          mask=mask,
           epsilon=epsilon,
           dropout_rate=dropout_rate,
           attention_dropout_rate=attention_dropout_rate,
@@ -128,7 +171,7 @@ class ViT(nnx.Module):
     x = self._embed(images, train=train, rngs=rngs)
     for block in self.blocks:
       x = block(x, train=train, rngs=rngs)
-    return self._tokens(self.norm(x))
+    return self._tokens(x)
 
   def last_tokens(
     self, images: Float[Array, "B H W C"], num_blocks: int
@@ -140,7 +183,7 @@ class ViT(nnx.Module):
     for block in self.blocks:
       x = block(x)
       outputs.append(x)
-    return [self._tokens(self.norm(x)) for x in outputs[-num_blocks:]]
+    return [self._tokens(x) for x in outputs[-num_blocks:]]
 
   def attention(
     self, images: Float[Array, "B H W C"], block: int = -1
@@ -183,10 +226,45 @@ class ViT(nnx.Module):
     return self.patch_embed(images)
 
   def _tokens(self, x: Float[Array, "B T D"]) -> layers.Tokens:
+    """`local` are those before the last LayerNorm."""
+    normalised = self.norm(x)
     if self.cls_token is None:
-      return layers.Tokens(x, None)
-    return layers.Tokens(x[:, 1:], x[:, 0])
+      return layers.Tokens(normalised, None, x)
+    return layers.Tokens(normalised[:, 1:], normalised[:, 0], x[:, 1:])
 
   def _check_block(self, index: int, given: str) -> None:
     if not 0 <= index < len(self.blocks):
       raise ValueError(f"{given} is not among the {len(self.blocks)} blocks")
+
+
+def sinusoids(num_tokens: int, dim: int) -> Float[np.ndarray, "1 T D"]:
+  """sin(t / 10000^(i / D)) at the even i, and its cosine at i + 1."""
+  column = np.arange(dim)
+  angles = np.arange(num_tokens)[:, None] / 10000 ** (column // 2 * 2 / dim)
+  table = np.where(column % 2, np.cos(angles), np.sin(angles))
+  return table[None].astype(np.float32)
+
+
+def _check_options(
+  pos_embed: bool,
+  pos_embed_type: str,
+  cls_token: bool,
+  attention_mask: str | None,
+) -> None:
+  if pos_embed_type not in POS_EMBED_TYPES:
+    raise ValueError(
+      f"pos_embed_type={pos_embed_type!r} does not exist; there are "
+      f"{', '.join(POS_EMBED_TYPES)}"
+    )
+  if pos_embed_type != "learned" and not pos_embed:
+    raise ValueError(
+      f"pos_embed_type={pos_embed_type!r} needs pos_embed=True: without, there "
+      "are no positional embeddings of any type"
+    )
+  if attention_mask is not None:
+    layers.attention_mask(attention_mask, 1)
+  if attention_mask == "diagonal_cls_row" and not cls_token:
+    raise ValueError(
+      "attention_mask='diagonal_cls_row' needs cls_token=True: it is the class "
+      "token that attends to all"
+    )
