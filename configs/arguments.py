@@ -14,7 +14,9 @@ STAGE_TASKS = {
 }
 
 # What they may be, as printed.
-WORDS = "STAGE,BACKBONE,PIXELS,drloc,strong,faithful, all but the first if wanted"
+WORDS = (
+  "STAGE,BACKBONE,PIXELS,drloc,strong,faithful, all but the first if wanted"
+)
 
 
 @dataclasses.dataclass(frozen=True)

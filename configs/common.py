@@ -19,8 +19,12 @@ from relvit_jax.configs.arguments import (  # pyright: ignore[reportMissingImpor
   Arguments,
   parse,
 )
+from relvit_jax.configs.recipes import (  # pyright: ignore[reportMissingImports]
+  faithful,
+)
 
 __all__ = ["Arguments", "faithful", "finish", "get_config", "parse"]
+
 
 def optional(kind: type, default: Any = None) -> Any:
   """A value of this type, or None."""
@@ -191,8 +195,20 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # Positional embeddings. [paper]: off while pre-training, where they
         # would give the answer away; on in joint training, where they do.
         "pos_embed": not pretrain,
+        # Of ViT: learned, or sinusoidal ones that are not trained. None:
+        # learned. [paper]: no flag turns to the others.
+        "pos_embed_type": optional(str),
         # A class token in the sequence. [paper]: its flag cannot turn it off.
         "cls_token": True,
+        # Whether the pair and position heads see each patch with the class
+        # token added. [paper]: off.
+        "cls_to_patches": False,
+        # Of ViT: diagonal (a token attends to itself alone) or
+        # diagonal_cls_row (but the class token to all). [paper]: None.
+        "attention_mask": optional(str),
+        # Of ViT: whether query, key and value have a bias. None: as the name
+        # says.
+        "qkv_bias": optional(bool),
         # Shares from 0 to 1. [paper]
         "dropout_rate": 0.0,
         "attention_dropout_rate": 0.0,
@@ -277,24 +293,3 @@ def finish(config: Any, arguments: Arguments) -> Any:
   if arguments.strong:
     recipes.strong(config)
   return faithful(config) if arguments.faithful else config
-
-
-def faithful(config: Any) -> Any:
-  """Turns every [quirk] to what the official code does; in place."""
-  pretrain = config.stage == "pretrain"
-  config.data.splits.update(config.data.paper_splits)
-  config.augment.update(
-    mega_same_cuts=True,
-    mega_antialias=False,
-    mega_while_evaluating=True,
-    jitter_after_normalise=True,
-    permute_targets_only=not pretrain,
-  )
-  if not pretrain:  # Its flag for patch transforms is read there only.
-    config.augment.update(patch_crop=1.0, patch_jitter=0.0, patch_grey=0.0)
-  config.loss.relation_dropout_needs_smoothing = True
-  config.model.cls_token = True
-  if not config.model.backbone.startswith("vit"):
-    # Its flag for positional embeddings reaches the ViT alone.
-    config.model.pos_embed = True
-  return config

@@ -5,6 +5,7 @@ from typing import Any
 from relvit_jax.configs.arguments import (  # pyright: ignore[reportMissingImports]
   Arguments,
 )
+
 from relvit_jax.models import variants
 
 # Pixels a side of a ViT's patch. [paper]; other sizes take a seventh of the
@@ -92,3 +93,24 @@ def strong(config: Any) -> None:
     # [choice]
     ema_decay=0.999,
   )
+
+
+def faithful(config: Any) -> Any:
+  """Turns every [quirk] to what the official code does; in place."""
+  pretrain = config.stage == "pretrain"
+  config.data.splits.update(config.data.paper_splits)
+  config.augment.update(
+    mega_same_cuts=True,
+    mega_antialias=False,
+    mega_while_evaluating=True,
+    jitter_after_normalise=True,
+    permute_targets_only=not pretrain,
+  )
+  if not pretrain:  # Its flag for patch transforms is read there only.
+    config.augment.update(patch_crop=1.0, patch_jitter=0.0, patch_grey=0.0)
+  config.loss.relation_dropout_needs_smoothing = True
+  config.model.cls_token = True
+  if not config.model.backbone.startswith("vit"):
+    # Its flag for positional embeddings reaches the ViT alone.
+    config.model.pos_embed = True
+  return config

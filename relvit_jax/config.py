@@ -165,7 +165,7 @@ def _read(key: str, text: str, types: Mapping[str, type]) -> Any:
     raise ValueError(unknown(key, types))
   if text == "None":
     return None
-  kind = types[key]
+  kind: Any = types[key]
   if kind is str:
     return text
   try:

@@ -8,7 +8,13 @@ from typing import Any
 from relvit_jax.models import variants
 
 # Keys of the group that every family has, or that are checked on their own.
-_SHARED = {"backbone", "patch_size", "pos_embed", "cls_token"}
+_SHARED = {
+  "backbone",
+  "patch_size",
+  "pos_embed",
+  "cls_token",
+  "cls_to_patches",
+}
 
 
 def _family(config: Any) -> Iterator[str]:
@@ -25,6 +31,21 @@ def _family(config: Any) -> Iterator[str]:
     )
   elif family.has_patch_size and model.patch_size is None:
     yield f"model.patch_size=None: {model.backbone} needs it, in pixels"
+  if model.cls_to_patches and not (model.cls_token and family.has_cls_token):
+    yield (
+      f"model.cls_to_patches=True must be False: {model.backbone} has no class "
+      f"token with model.cls_token={model.cls_token}"
+    )
+  if model.attention_mask == "diagonal_cls_row" and not model.cls_token:
+    yield (
+      "model.attention_mask='diagonal_cls_row' needs model.cls_token=True: it "
+      "is the class token that attends to all"
+    )
+  if model.pos_embed_type == "sinusoidal" and not model.pos_embed:
+    yield (
+      "model.pos_embed_type='sinusoidal' needs model.pos_embed=True: without, "
+      "there are no positional embeddings of any type"
+    )
   sizes = _sizes(config)
   staged = bool(family.per_stage)
   lengths = set()

@@ -1,9 +1,9 @@
 """What follows the colon, and what it makes of a config."""
 
 import pytest
+from relvit_jax.configs import arguments, common
 
 from relvit_jax import config
-from relvit_jax.configs import arguments, common
 from relvit_jax.models import variants
 
 
@@ -66,9 +66,12 @@ def test_a_vits_patches_follow_from_the_pixels(size, patch, grid):
 
 
 def test_the_native_size_is_no_change():
-  assert config.differences(
-    config.load("cifar10:joint,vit_small,32"), config.load("cifar10:joint")
-  ) == {}
+  assert (
+    config.differences(
+      config.load("cifar10:joint,vit_small,32"), config.load("cifar10:joint")
+    )
+    == {}
+  )
 
 
 def test_images_of_many_sizes_are_kept_larger_than_they_are_shown():
@@ -79,7 +82,8 @@ def test_images_of_many_sizes_are_kept_larger_than_they_are_shown():
 
 
 @pytest.mark.parametrize(
-  ("backbone", "weight"), [("swin_tiny", 0.5), ("t2t_vit_14", 0.1), ("vit", 0.1)]
+  ("backbone", "weight"),
+  [("swin_tiny", 0.5), ("t2t_vit_14", 0.1), ("vit", 0.1)],
 )
 def test_drloc_is_one_task_more(backbone, weight):
   settings = config.load(f"cifar10:supervised,{backbone},drloc")

@@ -24,7 +24,8 @@ ORDER = """
   data.augment data.colour data.patch_augment data.order data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
-  training.drloc training.localisation training.objectives training.metrics training.optimizer
+  training.drloc training.localisation training.objectives training.metrics
+  training.optimizer
   training.partitioning training.step training.transfer training.evaluate
   training.stage training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint

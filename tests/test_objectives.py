@@ -231,7 +231,9 @@ def test_a_label_in_shares_costs_its_share_of_each_class():
 
 
 def test_labels_of_another_form_are_refused():
-  with pytest.raises(ValueError, match=r"\(2, 4\) must be \[B\] or .* \(2, 3\)"):
+  with pytest.raises(
+    ValueError, match=r"\(2, 4\) must be \[B\] or .* \(2, 3\)"
+  ):
     objectives.losses(
       {"label": jnp.zeros((2, 3))}, {"label": np.zeros((2, 4))}, (2, 2)
     )

@@ -168,9 +168,7 @@ def test_with_heads_only_the_backbone_is_fixed():
 
 def test_a_mixed_image_is_worth_its_share_of_both_labels():
   share = jnp.array([0.9, 0.6, 0.3, 1.0])
-  mixed = mixing.Mixing(
-    share, jnp.zeros(4, bool), jnp.zeros((4, 4), jnp.int32)
-  )
+  mixed = mixing.Mixing(share, jnp.zeros(4, bool), jnp.zeros((4, 4), jnp.int32))
   train_step, state, graphdef = make_training(mixed=mixed)
   model = step.merge_model(graphdef, state.params, state.fixed)
   outputs = model(batch()["image"].astype(jnp.float32) / 255)

@@ -120,7 +120,7 @@ def pair_losses(
   use_abs: bool,
   normalise_targets: bool,
 ) -> Float[Array, " P"]:
-  """What `drloc`, which has the arguments, is the mean of; of P = B · m pairs."""
+  """What `drloc`, which has the arguments, is the mean of: of each pair."""
   wanted = targets(first, second, grid_size, use_abs)
   _check(prediction, wanted, grid_size, mode, use_abs)
   if normalise_targets and mode != "l1":

@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 
 from relvit_jax.data import feed, statistics, views
 from relvit_jax.models import relvit, variants
-from relvit_jax.training import localisation as localisations
 from relvit_jax.training import (
   drloc,
   evaluate,
@@ -26,6 +25,7 @@ from relvit_jax.training import (
   partitioning,
   step,
 )
+from relvit_jax.training import localisation as localisations
 
 
 class Stage:
