@@ -165,7 +165,8 @@ def _read(key: str, text: str, types: Mapping[str, type]) -> Any:
     raise ValueError(unknown(key, types))
   if text == "None":
     return None
-  kind: Any = types[key]
+  kind: type = types[key]
+  convert: Any = kind
   if kind is str:
     return text
   try:
@@ -178,7 +179,8 @@ def _read(key: str, text: str, types: Mapping[str, type]) -> Any:
     value = tuple(value.split(","))  # --config.tasks=label,relation
   if not fits(value, kind):
     raise ValueError(f"{key}={text} must be {_WORDS[kind]}")
-  return value if kind is object else kind(value)
+  # Of object no value can be made.
+  return value if kind is object else convert(value)
 
 
 _WORDS = {
