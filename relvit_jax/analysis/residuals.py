@@ -1,0 +1,44 @@
+"""What the backward pass keeps of the forward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def saved_bytes(function: Callable[..., Any], params: Any, *rest: Any) -> int:
+  """Bytes that `jax.grad(function)` keeps for its backward pass.
+
+  All intermediate arrays that the gradient with respect to `params` reads and
+  that depend on `rest`, each once: neither parameters nor copies of them in
+  another type, nor constants. Nothing is computed nor compiled. It is what JAX
+  hands from one pass to the other, and so an upper bound of what a compiled
+  step has in memory: XLA computes cheap ones again and shares buffers.
+
+  Args:
+    function: (params, *rest) → a scalar.
+    params: arrays or shapes.
+    *rest: the same, such as a batch of images.
+  """
+
+  def backward(params: Any, *rest: Any) -> Any:
+    return jax.vjp(lambda params: function(params, *rest), params)[1]
+
+  program = jax.make_jaxpr(backward)(params, *rest).jaxpr
+  given = program.invars[len(jax.tree.leaves(params)) :]
+  varying = set(given)
+  for equation in program.eqns:
+    if not varying.isdisjoint(_variables(equation.invars)):
+      varying.update(equation.outvars)
+  kept = set(_variables(program.outvars)) & varying - set(given)
+  return sum(
+    math.prod(array.aval.shape) * array.aval.dtype.itemsize for array in kept
+  )
+
+
+def _variables(atoms: Any) -> list[Any]:
+  return [atom for atom in atoms if isinstance(atom, core.Var)]
