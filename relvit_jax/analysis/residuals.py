@@ -29,16 +29,35 @@ def saved_bytes(function: Callable[..., Any], params: Any, *rest: Any) -> int:
     return jax.vjp(lambda params: function(params, *rest), params)[1]
 
   program = jax.make_jaxpr(backward)(params, *rest).jaxpr
-  given = program.invars[len(jax.tree.leaves(params)) :]
-  varying = set(given)
-  for equation in program.eqns:
-    if not varying.isdisjoint(_variables(equation.invars)):
-      varying.update(equation.outvars)
-  kept = set(_variables(program.outvars)) & varying - set(given)
+  given = set(program.invars[len(jax.tree.leaves(params)) :])
+  kept = _following(program, given) & _variables(program.outvars) - given
   return sum(
     math.prod(array.aval.shape) * array.aval.dtype.itemsize for array in kept
   )
 
 
-def _variables(atoms: Any) -> list[Any]:
-  return [atom for atom in atoms if isinstance(atom, core.Var)]
+def _following(program: Any, given: set[Any]) -> set[Any]:
+  """Variables of a program that follow from some of its inputs."""
+  found = set(given)
+  for equation in program.eqns:
+    if equation.primitive.name == "jit":
+      inner = equation.params["jaxpr"].jaxpr
+      # An output of it need not follow from all of its inputs.
+      pairs = zip(inner.invars, equation.invars, strict=True)
+      inside = _following(
+        inner, {own for own, outer in pairs if _in(outer, found)}
+      )
+      pairs = zip(inner.outvars, equation.outvars, strict=True)
+      found.update(outer for own, outer in pairs if _in(own, inside))
+    elif not found.isdisjoint(_variables(equation.invars)):
+      found.update(equation.outvars)
+  return found
+
+
+def _in(atom: Any, variables: set[Any]) -> bool:
+  """Whether it is one of them; a literal is none, and cannot be hashed."""
+  return isinstance(atom, core.Var) and atom in variables
+
+
+def _variables(atoms: Any) -> set[Any]:
+  return {atom for atom in atoms if isinstance(atom, core.Var)}

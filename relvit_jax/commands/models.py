@@ -27,8 +27,8 @@ pairs    grid of the patches that the heads compare
 GFLOPs   10⁹ operations in matrix products, by formula; a multiply and an add
          are two, training is the forward and the backward pass
 saved    10⁶ bytes that JAX keeps of an image from the forward to the backward
-         pass: an upper bound, for XLA computes some again; beside them stand
-         parameters, gradients and the optimiser's state"""
+         pass: an upper bound, for XLA computes some of it again; parameters,
+         gradients and the optimiser's state come on top"""
 
 LEGEND_COMPILED = """\
 XLA/     operations in the matrix products of the training step as XLA compiles
@@ -46,14 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help=f"some of {', '.join([*variants.FAMILIES, *variants.SIZES])} (all)",
   )
   parser.add_argument(
-    "--image_size", nargs="+", type=int, metavar="PIXELS", help="a side"
+    "--image_size",
+    nargs="+",
+    type=int,
+    metavar="PIXELS",
+    help="of square images",
   )
   parser.add_argument(
     "--patch_size",
     nargs="+",
     type=int,
     metavar="PIXELS",
-    help="a side; of Swin's first stage; T2T-ViT has none",
+    help="of square patches; Swin's of its first stage; T2T-ViT has none",
   )
   parser.add_argument(
     "--tasks",
@@ -91,6 +95,9 @@ def main(arguments: argparse.Namespace) -> None:
       be made; the message says why.
   """
   _check(arguments)
+  for name in ("tasks", "dtype"):
+    setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
+  arguments.backbone = _backbones(arguments.backbone)
   import jax
 
   # Nothing is computed: no accelerator is to be taken for it.
@@ -120,27 +127,38 @@ def _check(arguments: argparse.Namespace) -> None:
         f"--tasks names {task!r}; there are {', '.join(variants.TASKS)}"
       )
   if "label" in arguments.tasks:
-    if arguments.num_classes is None or arguments.num_classes < 1:
+    if arguments.num_classes is None:
+      raise CommandError("--tasks label needs --num_classes")
+    if arguments.num_classes < 1:
       raise CommandError(
-        f"--num_classes={arguments.num_classes} must be at least 1 for the "
-        "label task"
+        f"--num_classes={arguments.num_classes} must be at least 1"
       )
   elif arguments.num_classes is not None:
     raise CommandError(
       f"--num_classes={arguments.num_classes} needs label among --tasks"
     )
+
+
+def _backbones(names: list[str]) -> list[str]:
+  """Each variant once, a family as the variant that it stands for."""
   try:
-    for backbone in arguments.backbone:
-      variants.sizes_of(backbone)
+    families = [variants.family_of(name) for name in names]
   except ValueError as error:
     raise CommandError(f"--{error}") from error
+  pairs = zip(names, families, strict=True)
+  return list(
+    dict.fromkeys(
+      variants.FAMILIES[family].variant if name == family else name
+      for name, family in pairs
+    )
+  )
 
 
 def _rows(arguments: argparse.Namespace, left_out: list[str]) -> Iterator[Any]:
   """Rows as they are computed; adds to `left_out` what cannot be made."""
   from relvit_jax.analysis import model_table
 
-  for backbone in dict.fromkeys(arguments.backbone):
+  for backbone in arguments.backbone:
     for image_size, patch_size in model_table.combinations(
       backbone, arguments.image_size, arguments.patch_size
     ):
@@ -149,9 +167,9 @@ def _rows(arguments: argparse.Namespace, left_out: list[str]) -> Iterator[Any]:
           backbone,
           image_size,
           patch_size,
-          list(dict.fromkeys(arguments.tasks)),
+          arguments.tasks,
           arguments.num_classes,
-          dtypes=list(dict.fromkeys(arguments.dtype)),
+          dtypes=arguments.dtype,
           compiles=arguments.compile,
         )
       except ValueError as error:
@@ -186,7 +204,7 @@ def _print_table(
       print()
     cells = (f"{show(row):>{w}}" for _, w, show in columns)
     print(f"{row.backbone:{width}}" + "".join(cells), flush=True)
-  print(f"\nA head for each of: {', '.join(dict.fromkeys(arguments.tasks))}.")
+  print(f"\nHeads of the tasks {', '.join(arguments.tasks)}.")
   print(LEGEND)
   if arguments.compile:
     print(LEGEND_COMPILED)
@@ -203,7 +221,7 @@ def _columns(
   short = {"float32": "f32", "bfloat16": "bf16"}
 
   def saved(dtype: str) -> Callable[[Any], str]:
-    return lambda row: f"{row.activation_bytes[dtype] / 1e6:.1f}"
+    return lambda row: _megabytes(row.activation_bytes[dtype])
 
   sizes: list[_Column] = [
     ("image", 7, lambda row: _sizes(row.image_size, row.patch_size)),
@@ -236,6 +254,12 @@ def _columns(
     ("saved/MB", bytes_saved),
     *([("XLA/", ratio)] if compiled else []),
   ]
+
+
+def _megabytes(count: int) -> str:
+  """Five characters up to 100 GB."""
+  millions = count / 1e6
+  return f"{millions:.1f}" if millions < 1000 else f"{millions:.0f}"
 
 
 def _sizes(image_size: int, patch_size: int | None) -> str:
