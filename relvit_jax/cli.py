@@ -18,6 +18,7 @@ COMMANDS = {
   "evaluate": "score a checkpoint: accuracies, kNN, linear probe",
   "predict": "what a checkpoint says of images",
   "data": "prepare data sets, and look at them",
+  "models": "what the models have and cost, in a table",
   "quickstart": "train on scikit-learn's digits and write a page of results",
 }
 

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.layers models.vit
+  models.variants models.flops models.layers models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
@@ -34,9 +34,9 @@ ORDER = """
   interop.torch_official
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
-  analysis.prediction
+  analysis.prediction analysis.hlo analysis.residuals analysis.model_table
   commands.train commands.evaluate commands.predict commands.data
-  commands.quickstart
+  commands.models commands.quickstart
   cli
 """
 
