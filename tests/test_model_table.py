@@ -60,8 +60,13 @@ def describe(kind, tasks=ALL, **options):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_compiled_products_are_those_of_the_formula(kind):
+  """So close that a gradient too many is seen, of the images of Swin say.
+
+  Left are Swin's position biases, once a batch, and a row of a performer,
+  whose product with one vector XLA turns into a sum.
+  """
   row = describe(kind, compiles=True)
-  assert row.compiled_flops == pytest.approx(row.training_flops, rel=0.02)
+  assert row.compiled_flops == pytest.approx(row.training_flops, rel=0.002)
 
 
 @pytest.mark.slow
@@ -71,7 +76,7 @@ def test_compiled_products_of_the_real_models(backbone):
     row = model_table.describe(
       backbone, image_size, patch_size, ALL, 100, dtypes=(), compiles=True
     )
-    assert row.compiled_flops == pytest.approx(row.training_flops, rel=0.02)
+    assert row.compiled_flops == pytest.approx(row.training_flops, rel=0.002)
 
 
 # In millions with 1,000 classes: timm's, Swin's README; T2T-ViT's 21.5 less

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # [ROOT] %dot.5 = f32[8,64,96]{2,1,0} dot(%x, %y), lhs_contracting_dims={2}, …
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\((.*)$")
@@ -63,7 +63,9 @@ def _computations(text: str) -> tuple[dict[str, _Instructions], str]:
   return found, entry
 
 
-def _flops_of(instructions: _Instructions, count) -> Iterator[int]:
+def _flops_of(
+  instructions: _Instructions, count: Callable[[str], int]
+) -> Iterator[int]:
   for name, (shape, operation, rest) in instructions.items():
     if operation in _UNCOUNTED:
       raise ValueError(

@@ -165,7 +165,7 @@ def describe(
 
 
 def activation_bytes(model: relvit.RelViT, image_size: int, dtype: str) -> int:
-  """What the gradient of the losses keeps of one image: an upper bound.
+  """What the gradient of the losses keeps of one image.
 
   Args:
     model: of arrays or of shapes, whatever it computes in.

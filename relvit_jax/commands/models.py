@@ -27,8 +27,8 @@ pairs    grid of the patches that the heads compare
 GFLOPs   10⁹ operations in matrix products, by formula; a multiply and an add
          are two, training is the forward and the backward pass
 saved    10⁶ bytes that JAX keeps of an image from the forward to the backward
-         pass: an upper bound, for XLA computes some of it again; parameters,
-         gradients and the optimiser's state come on top"""
+         pass; XLA may compute some of it again, and needs room to work in;
+         parameters, gradients and the optimiser's state come on top"""
 
 LEGEND_COMPILED = """\
 XLA/     operations in the matrix products of the training step as XLA compiles
