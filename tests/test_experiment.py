@@ -103,7 +103,7 @@ def test_stages_that_start_from_nothing(stage, options, tmp_path, capsys):
   assert re.search(r"train: \d+ images, scans", said)
   assert "last, step 8, test: loss" in said
   assert "best, step" in said
-  assert ("leak: with model.pos_embed=True" in said) == (stage == "joint")
+  assert ("leak: model.pos_embed=True" in said) == (stage == "joint")
   assert f"curves: {run / 'metrics.jsonl'}" in said
 
 
