@@ -8,7 +8,7 @@ import relvit_jax
 from relvit_jax.analysis import model_table
 from relvit_jax.models import variants
 
-ALL = ("relation", "distance", "angle", "position", "label")
+ALL = variants.ALL_TASKS
 
 # One of every kind: (backbone, image size, patch size, sizes).
 SMALL = {

@@ -66,7 +66,8 @@ def in_words(config: Any) -> str:
     parts.append(f"{augment.repeats} views of an image a batch")
   if augment.rand_augment:
     parts.append(
-      f"RandAugment {augment.rand_augment} × {augment.rand_magnitude:g}"
+      f"RandAugment ({augment.rand_augment} of magnitude "
+      f"{augment.rand_magnitude:g})"
     )
   if augment.mega_patches:
     parts.append(f"{augment.mega_patches}×{augment.mega_patches} mega-patches")

@@ -13,6 +13,7 @@ from flax import nnx
 from relvit_jax.analysis import hlo, residuals
 from relvit_jax.models import flops, relvit, variants
 from relvit_jax.training import objectives, step
+from relvit_jax.training.localisation import Localisation
 
 # What RelViT is trained at: (image size, patch size) in pixels. 32, 64 and
 # 224 are in the paper's tables, the other ViTs among the official scripts.
@@ -202,10 +203,14 @@ def _training_loss(
     params: Any, fixed: Any, images: Any, labels: Any, key: Any
   ) -> jax.Array:
     made = step.merge_model(graphdef, params, fixed)
-    outputs = made(images, train=True, rngs=nnx.Rngs(dropout=key))
-    return objectives.losses(outputs, {"label": labels}, model.grid_size)[
-      "total"
-    ]
+    pairs = None
+    if "drloc" in made.heads:
+      pairs = Localisation(flops.NUM_PAIRS).draw(key, batch, model.grid_size)
+    outputs = made(images, train=True, rngs=nnx.Rngs(dropout=key), pairs=pairs)
+    losses = objectives.losses(
+      outputs, {"label": labels}, model.grid_size, pairs=pairs
+    )
+    return losses["total"]
 
   side = image_size
   images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)

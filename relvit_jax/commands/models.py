@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     metavar="TASK",
     default=["relation", "position"],
-    help=f"some of {', '.join(variants.TASKS)} (relation position)",
+    help=f"some of {', '.join(variants.ALL_TASKS)} (relation position)",
   )
   parser.add_argument(
     "--num_classes", type=int, metavar="NUMBER", help="for the label task"
@@ -122,9 +122,9 @@ def _check(arguments: argparse.Namespace) -> None:
       if pixels < 1:
         raise CommandError(f"--{name}={pixels} must be at least 1")
   for task in arguments.tasks:
-    if task not in variants.TASKS:
+    if task not in variants.ALL_TASKS:
       raise CommandError(
-        f"--tasks names {task!r}; there are {', '.join(variants.TASKS)}"
+        f"--tasks names {task!r}; there are {', '.join(variants.ALL_TASKS)}"
       )
   if "label" in arguments.tasks:
     if arguments.num_classes is None:

@@ -72,6 +72,9 @@ class _Backbone(NamedTuple):
   num_features: int
 
 
+# Of an image, that L_drloc is asked about: the default of its code.
+NUM_PAIRS = 64
+
 # (side of a window, its stride) of the soft splits of T2T-ViT.
 _SPLITS = ((7, 4), (3, 2), (3, 2))
 
@@ -105,12 +108,14 @@ def per_image(
     variants.family_of(backbone)
   ](image_size, patch_size, **(variants.sizes_of(backbone) | sizes))
   rows, columns = made.grid_size
-  heads = {
-    task: _label(made.num_features, num_classes)
-    if task == "label"
-    else pair_head(task, rows * columns, made.width)
-    for task in tasks
-  }
+  heads = {}
+  for task in tasks:
+    if task == "label":
+      heads[task] = _label(made.num_features, num_classes)
+    elif task == "drloc":
+      heads[task] = drloc_head(made.width, made.grid_size, NUM_PAIRS)
+    else:
+      heads[task] = pair_head(task, rows * columns, made.width)
   return Cost(made.flops, heads, made.tokens, made.grid_size)
 
 
@@ -126,7 +131,7 @@ def product(*lengths: int, gradients: int = 2) -> Flops:
 
 
 def pair_head(task: str, num_patches: int, width: int) -> Flops:
-  """The head of a task other than label.
+  """The head of a task that asks about all patches.
 
   Nine relations share the width as far as nine divides it.
 
