@@ -97,8 +97,11 @@ def test_parameters(backbone, patch_size, millions):
 def test_parameters_of_heads():
   relation, distance, angle = 2 * 24 * 18, 2 * 24 * 24, 2 * 24 * 24
   position, label = 24 * 16 + 16, 24 * 10 + 10
+  drloc = (2 * 24 * 512 + 512) + (512 * 512 + 512) + (512 * 2 + 2)
   row = describe("vit")
-  assert row.head_parameters == relation + distance + angle + position + label
+  assert row.head_parameters == (
+    relation + distance + angle + position + label + drloc
+  )
   assert (row.tokens, row.grid_size) == (17, (4, 4))
 
 
