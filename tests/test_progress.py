@@ -20,6 +20,7 @@ def test_metrics_in_words():
     )
     == "relation 50.0 %, position 100.0 %, distance 0.250 patches off"
   )
+  assert progress.in_words({"drloc_error": 1.5}) == "drloc 1.500 patches off"
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left():

@@ -19,9 +19,16 @@ RANDOM = {
   "eval_every": 20,
   "augment.permute_patches": True,
   "augment.patch_jitter": 0.5,
+  "augment.repeats": 2,
+  "augment.erasing": 0.25,
+  "augment.mixup_alpha": 0.8,
+  "augment.cutmix_alpha": 1.0,
   "model.dropout_rate": 0.1,
   "model.drop_path_rate": 0.1,
   "loss.relation_dropout": 0.1,
+  "loss.drloc.num_pairs": 5,
+  "optimizer.ema_decay": 0.9,
+  "tasks": "label,relation,position,drloc",
 }
 
 

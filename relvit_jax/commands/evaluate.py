@@ -84,7 +84,10 @@ def _scores(trained: Any, split: Any) -> dict[str, Any]:
   means = trained.evaluate(split)
   classes = len(trained.class_names)
   chance = metrics.chance(
-    trained.config.tasks, trained.model.grid_size, classes or None
+    trained.config.tasks,
+    trained.model.grid_size,
+    classes or None,
+    trained.localisation,
   )
   print(progress.in_words(means))
   print(f"chance: {progress.in_words(chance)}")

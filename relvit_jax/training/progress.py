@@ -21,6 +21,7 @@ _WORDS = {
   "position_accuracy": ("position", " %", 100),
   "distance_error": ("distance", " patches off", 1),
   "angle_error": ("angle", " off", 1),
+  "drloc_error": ("drloc", " patches off", 1),
 }
 
 

@@ -44,6 +44,7 @@ class Trained:
     config: of the run that trained it.
     class_names: of its labels.
     views: how images are shown to it.
+    localisation: what its drloc head was asked, if it has one.
     where: the folder of the checkpoint and its step, as printed.
     model: with the trained weights, to call and look into.
   """
@@ -65,6 +66,7 @@ class Trained:
     self.config = configs.from_dict(meta["config"])
     self.class_names = tuple(meta["class_names"])
     self.views = stage.make_views(self.config, meta["mean"], meta["std"])
+    self.localisation = stage.localisation_of(self.config)
     model = nnx.eval_shape(
       lambda: stage.create_model(
         self.config, self.views, len(self.class_names), nnx.Rngs(0)
@@ -116,16 +118,17 @@ class Trained:
   @functools.cached_property
   def _evaluate(self) -> evaluate.Evaluate:
     grid_size = self.model.grid_size
-    asked = stage.localisation_of(self.config)
     return evaluate.make_evaluate(
       self._graphdef,
       functools.partial(
-        objectives.losses, grid_size=grid_size, localisation=asked
+        objectives.losses,
+        grid_size=grid_size,
+        localisation=self.localisation,
       ),
       self.views.evaluation,
       grid_size,
       self._mesh,
-      asked,
+      self.localisation,
     )
 
   @functools.cached_property
