@@ -45,11 +45,6 @@ class Arguments:
     """What is learnt."""
     return STAGE_TASKS[self.stage] + ("drloc",) * self.drloc
 
-  @property
-  def family(self) -> str:
-    """vit, swin or t2t_vit."""
-    return variants.family_of(self.backbone or "vit")
-
 
 def parse(text: str) -> Arguments:
   """`joint,swin_tiny,224,drloc` → Arguments; the stage comes first.
@@ -82,7 +77,7 @@ def _read(word: str, text: str) -> tuple[str, str | int | bool]:
   """(the attribute that a word sets, its value)."""
   if word in ("drloc", "strong", "faithful"):
     return word, True
-  if word.isdecimal():
+  if word.isdecimal() and int(word) > 0:
     return "image_size", int(word)
   try:
     variants.sizes_of(word)

@@ -3,8 +3,8 @@
 val/CLASS/* and test/CLASS/* are used where they are; without val a tenth of
 train is held out, without test the validation images are tested on. Images
 without classes, in train/ or in the folder itself, can be pre-trained on.
-Images of any size are kept at 80×80 pixels and shown at 64×64; for larger ones
-set data.stored_size, data.image_size and model.patch_size.
+Images of any size are kept at 80×80 pixels and shown at 64×64;
+`folder:STAGE,224` keeps and shows them larger.
 """
 
 from ml_collections import ConfigDict

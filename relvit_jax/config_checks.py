@@ -159,7 +159,7 @@ def _mixing(config: Any) -> Iterator[str]:
       f"augment.mixup_alpha={augment.mixup_alpha} and augment.cutmix_alpha="
       f"{augment.cutmix_alpha} mix images in pairs"
     )
-  if augment.repeats > config.batch_size // 2:
+  if augment.repeats > max(1, config.batch_size // 2):
     yield (
       f"augment.repeats={augment.repeats} must be at most half of batch_size="
       f"{config.batch_size}"

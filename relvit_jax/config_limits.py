@@ -64,7 +64,12 @@ _NOT_NEGATIVE = (
 )
 _SHARE = _within(0, 1, "between 0 and 1")
 _COUNTS = (
-  lambda value: min(value if isinstance(value, (list, tuple)) else [value]) > 0,
+  lambda value: (
+    all(
+      count > 0 for count in (value if isinstance(value, tuple) else (value,))
+    )
+    and value != ()
+  ),
   "at least 1",
 )
 _RATE = (lambda value: 0 <= value < 1, "0 or more and below 1")
@@ -143,9 +148,10 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
   "model.num_heads": _COUNTS,
   "model.mlp_ratio": _POSITIVE,
   "model.window_size": _COUNT,
-  "model.pos_embed_type": _one_of("learned", "sinusoidal"),
-  "model.attention_mask": _one_of("diagonal", "diagonal_cls_row"),
-  "model.token_dim": _COUNT,
+  "model.pos_embed_type": _one_of(*variants.POS_EMBED_TYPES),
+  "model.attention_mask": _one_of(*variants.ATTENTION_MASKS),
+  # Of a performer half as many random features are drawn.
+  "model.token_dim": (lambda value: value >= 2, "at least 2"),
   "model.tokens_type": _one_of("performer", "transformer"),
   "model.token_dropout_rate": _RATE,
   "model.dropout_rate": _RATE,
@@ -153,7 +159,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
   "model.drop_path_rate": _RATE,
   **{f"loss.weights.{task}": _NOT_NEGATIVE for task in variants.ALL_TASKS},
   "loss.drloc.num_pairs": _COUNT,
-  "loss.drloc.mode": _one_of("l1", "ce", "cbr"),
+  "loss.drloc.mode": _one_of(*variants.DRLOC_MODES),
   "loss.drloc.warmup_share": _RATE,
   "loss.label_smoothing": _RATE,
   "loss.relation_smoothing": _RATE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from relvit_jax.models import variants
+from relvit_jax.models import stages, variants
 
 # Keys of the group that every family has, or that are checked on their own.
 _SHARED = {
@@ -65,44 +65,64 @@ def _family(config: Any) -> Iterator[str]:
 def _patches(config: Any) -> Iterator[str]:
   """How the image is cut, and merged into mega-patches."""
   model, size = config.model, config.data.image_size
-  first = model.patch_size
-  patch = variants.shown_patch(model.backbone, first, model.depth)
-  if size % patch and first is None:
-    yield f"data.image_size={size} must be a multiple of 32: {model.backbone}"
-  elif size % patch and patch > first:
-    yield (
-      f"data.image_size={size} must be a multiple of {patch}: of "
-      f"model.patch_size={first} times the {patch // first} that "
-      f"{model.backbone} merges"
-    )
-  elif size % patch:
-    yield (
-      f"model.patch_size={patch} must divide data.image_size={size}; "
-      f"{_divisors_near(size, patch)} would"
-    )
+  patch = variants.shown_patch(model.backbone, model.patch_size, model.depth)
+  if size % patch:
+    yield _uneven(config, patch)
+    return
   mega = config.augment.mega_patches
-  if mega and not size % patch and not 2 <= mega <= size // patch:
+  if mega and not 2 <= mega <= size // patch:
     yield (
       f"augment.mega_patches={mega} must be 0 or from 2 to the "
-      f"{size // patch} patches a side of data.image_size={size} with "
-      f"model.patch_size={first}"
+      f"{size // patch} patches of {patch}×{patch} a side of data.image_size="
+      f"{size}"
     )
-  if size // patch < 2 and set(config.tasks) - {"label"}:
+  crop = config.augment.patch_crop
+  if crop > 1 and round(patch / crop) < 1:
     yield (
-      f"model.patch_size={first} leaves one patch of data.image_size={size}: "
-      f"tasks={tuple(config.tasks)!r} need at least 2×2"
+      f"augment.patch_crop={crop} leaves nothing of patches of {patch}×{patch};"
+      f" it must be below {2 * patch}"
     )
+  if size == patch and set(config.tasks) - {"label"}:
+    yield (
+      f"data.image_size={size} is one patch, of {patch}×{patch}: "
+      f"tasks={tuple(config.tasks)!r} need at least 2×2 with {model.backbone}"
+    )
+
+
+def _uneven(config: Any, patch: int) -> str:
+  size, first = config.data.image_size, config.model.patch_size
+  if first is None:
+    return (
+      f"data.image_size={size} must be a multiple of {patch}: "
+      f"{config.model.backbone}"
+    )
+  if patch > first:
+    return (
+      f"data.image_size={size} must be a multiple of {patch}: of "
+      f"model.patch_size={first} times the {patch // first} that "
+      f"{config.model.backbone} merges"
+    )
+  return (
+    f"model.patch_size={patch} must divide data.image_size={size}; "
+    f"{_divisors_near(size, patch)} would"
+  )
 
 
 def _windows(config: Any) -> Iterator[str]:
-  window = _sizes(config).get("window_size")
-  size, first = config.data.image_size, config.model.patch_size
-  if window and first and not size % first and window > size // first:
-    yield (
-      f"model.window_size={window} must be at most {size // first}: "
-      f"data.image_size={size} has so many tokens of model.patch_size={first} "
-      "a side"
-    )
+  model, sizes = config.model, _sizes(config)
+  if "window_size" not in sizes:
+    return
+  patch = variants.shown_patch(model.backbone, model.patch_size, model.depth)
+  side = config.augment.mega_patches * patch or config.data.image_size
+  if side % patch:
+    return
+  grids = stages.stage_grids(
+    (side, side), model.patch_size, len(sizes["depth"])
+  )
+  try:
+    stages.window_sizes(grids, sizes["window_size"])
+  except ValueError as error:
+    yield f"model.{error} for {side} pixels in patches of {model.patch_size}"
 
 
 def _widths(config: Any) -> Iterator[str]:
@@ -117,12 +137,28 @@ def _widths(config: Any) -> Iterator[str]:
         f"model.num_heads={heads}{where} must divide model.embed_dim="
         f"{width * 2**stage}; {_divisors_near(width * 2**stage, heads)} would"
       )
-  fsdp = config.mesh.fsdp
-  if width % fsdp:
+  hidden = int(width * sizes.get("mlp_ratio", 4.0))
+  if hidden < 1:
     yield (
-      f"mesh.fsdp={fsdp} must divide model.embed_dim={width}; "
-      f"{_divisors_near(width, fsdp)} would"
+      f"model.mlp_ratio={sizes['mlp_ratio']} times model.embed_dim={width} "
+      "must be at least 1"
     )
+  last = width * 2 ** (len(all_heads) - 1) if staged else width
+  if "relation" in config.tasks and last < 9:
+    yield (
+      f"model.embed_dim={width} must be at least 9 for the task relation, "
+      "which has nine scores"
+    )
+  fsdp = config.mesh.fsdp
+  split = {"model.embed_dim": width, "the MLPs' width": hidden}
+  if "drloc" in config.tasks:
+    split["the width of drloc's layers"] = 512
+  for what, length in split.items():
+    if length % fsdp:
+      yield (
+        f"mesh.fsdp={fsdp} must divide {what}={length}; "
+        f"{_divisors_near(length, fsdp)} would"
+      )
 
 
 def _family_of(config: Any) -> str:
@@ -154,17 +190,24 @@ def problems(config: Any) -> Iterator[str]:
 def leak(config: Any) -> str | None:
   """One line if the tasks can be solved without looking at the image."""
   positional = [task for task in config.tasks if task != "label"]
-  augment = config.augment
+  augment, family = config.augment, _family_of(config)
   moves = augment.permute_patches and not augment.permute_targets_only
-  if not positional or not config.model.pos_embed or moves:
+  if not positional or moves:
     return None
-  tasks = " and ".join(positional)
-  if _family_of(config) == "swin":
-    source = f"helps with {tasks}: Swin's bias for each offset tells patches"
-    source += " at the border from others"
-  else:
-    source = f"lets {tasks} be read off the positional embeddings"
+  sources = []
+  if config.model.pos_embed and family == "swin":
+    # Its tokens know no place, but windows end at the border.
+    sources.append("Swin's bias for each offset tells border patches apart")
+  elif config.model.pos_embed:
+    sources.append("positional embeddings tell every patch apart")
+  if family == "t2t_vit":
+    sources.append("T2T-ViT's first tokens see zeros around the image")
+  if not sources:
+    return None
+  closing = "augment.permute_patches=True closes it"
+  if family != "t2t_vit":
+    closing = f"model.pos_embed=False or {closing}"
   return (
-    f"leak: model.pos_embed=True {source} without looking at the image; "
-    "model.pos_embed=False or augment.permute_patches=True closes it"
+    f"leak: {' and '.join(positional)} can be told, or guessed better, without "
+    f"looking at the image: {', and '.join(sources)}; {closing}"
   )

@@ -55,6 +55,10 @@ def test_small_images_are_resized_for_backbones_that_need_it(name, backbone):
     (112, 16, 7),
     (224, 32, 7),
     (70, 10, 7),
+    (96, 12, 8),
+    (128, 16, 8),
+    (160, 20, 8),
+    (256, 32, 8),
   ],
 )
 def test_a_vits_patches_follow_from_the_pixels(size, patch, grid):
@@ -66,12 +70,46 @@ def test_a_vits_patches_follow_from_the_pixels(size, patch, grid):
 
 
 def test_the_native_size_is_no_change():
-  assert (
-    config.differences(
-      config.load("cifar10:joint,vit_small,32"), config.load("cifar10:joint")
+  for name, size in (("cifar10", 32), ("flowers102", 224), ("digits", 8)):
+    given, plain = (
+      config.load(f"{name}:joint{words}") for words in (f",{size}", "")
     )
-    == {}
+    assert config.differences(given, plain) == {}
+
+
+@pytest.mark.parametrize(
+  ("pixels", "window"), [(32, 4), (64, 4), (96, 6), (224, None), (256, 4)]
+)
+def test_swins_windows_fit_the_pixels(pixels, window):
+  settings = config.load(f"cifar10:supervised,swin_tiny,{pixels}")
+  assert settings.model.window_size == window
+
+
+def test_resized_images_have_the_official_colours_of_their_size():
+  native = config.load("cifar10:joint")
+  assert native.data.std == (0.2470, 0.2435, 0.2616)
+  resized = config.load("cifar10:joint,swin_tiny")
+  assert resized.data.std == (0.2413, 0.2378, 0.2564)
+  unknown = config.load("cifar10:joint,vit_small,96")
+  assert unknown.data.std == native.data.std
+
+
+def test_a_files_own_settings_stay_where_no_word_asks_for_others(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(
+    "from relvit_jax.configs import common\n"
+    "def get_config(argument='joint'):\n"
+    "  arguments = common.parse(argument)\n"
+    "  config = common.get_config(arguments)\n"
+    "  config.batch_size = 48\n"
+    "  config.data.image_size = 128\n"
+    "  config.model.update(backbone='swin_tiny', patch_size=2)\n"
+    "  return common.finish(config, arguments)\n"
   )
+  settings = config.load(str(path))
+  assert settings.batch_size == 48
+  assert settings.data.image_size == 128
+  assert settings.model.patch_size == 2
 
 
 def test_images_of_many_sizes_are_kept_larger_than_they_are_shown():

@@ -1,8 +1,15 @@
 """Sizes that fit each other, and tasks that need no looking."""
 
-import pytest
+import re
 
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import relvit_jax
 from relvit_jax import config, config_model
+from relvit_jax.training.stage import create_model, make_views
 
 
 @pytest.mark.parametrize(
@@ -19,14 +26,53 @@ def test_a_leak_is_said_in_one_line(overrides, leaks):
   said = config_model.leak(config.load("cifar10:joint", overrides))
   assert (said is not None) == bool(leaks)
   if said:
-    assert said.startswith("leak: model.pos_embed=True lets relation and pos")
+    assert said.startswith("leak: relation and position can be told")
+    assert "positional embeddings tell every patch apart; model.pos_em" in said
     assert "\n" not in said
 
 
-def test_swins_bias_gives_away_less():
+def test_swins_bias_tells_of_the_border():
   said = config_model.leak(config.load("cifar10:joint,swin_tiny"))
   assert said is not None
-  assert "helps with relation and position: Swin's bias" in said
+  assert "Swin's bias for each offset tells border patches apart" in said
+  assert config_model.leak(config.load("cifar10:pretrain,swin_tiny")) is None
+
+
+def test_t2t_vit_sees_the_border_without_any_positions():
+  said = config_model.leak(config.load("cifar10:pretrain,t2t_vit_14"))
+  assert said is not None
+  assert "first tokens see zeros around the image; augment.permute" in said
+  assert "pos_embed=False" not in said
+
+
+@pytest.mark.parametrize(
+  ("backbone", "sizes"),
+  [
+    ("vit", {"patch_size": 8, "depth": 1, "num_heads": 2}),
+    ("swin", {"patch_size": 4, "depth": (1, 1), "num_heads": (1, 1),
+              "window_size": 2}),
+    ("t2t_vit", {"depth": 1, "num_heads": 2, "token_dim": 8}),
+  ],
+)  # fmt: skip
+@pytest.mark.parametrize("pos_embed", [False, True])
+def test_only_what_leaks_tells_patches_of_one_colour_apart(
+  backbone, sizes, pos_embed
+):
+  model = relvit_jax.create_model(
+    backbone,
+    image_size=64,
+    embed_dim=16,
+    pos_embed=pos_embed,
+    **sizes,
+    rngs=nnx.Rngs(0),
+  )
+  # Not the mean colour, which is 0, as what is padded.
+  images = jnp.ones((1, 64, 64, 3))
+  patches = np.asarray(model.backbone(images).patches[0])
+  spread = np.abs(patches - patches[:1]).max()
+  # Swin's bias is small until it was trained, and here 0 between equals.
+  leaks = backbone == "t2t_vit" or (backbone == "vit" and pos_embed)
+  assert spread > 1e-2 if leaks else spread < 1e-4
 
 
 def problems(spec, *overrides):
@@ -34,17 +80,56 @@ def problems(spec, *overrides):
   return list(config_model.problems(settings))
 
 
+def make(spec, *overrides):
+  """The shapes of the model that training would make."""
+  settings = config.load(spec, overrides)
+  view = make_views(settings, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+  return nnx.eval_shape(lambda: create_model(settings, view, 10, nnx.Rngs(0)))
+
+
 @pytest.mark.parametrize(
   ("spec", "overrides"),
   [
     ("cifar10:joint,swin_tiny", ["model.depth=2,2", "model.num_heads=3,6"]),
-    ("cifar10:joint,swin_tiny,64", ["model.patch_size=2"]),
+    ("cifar10:joint,swin_tiny,64", []),
+    ("cifar10:joint,swin_tiny,96", []),
+    ("cifar10:supervised,swin_tiny,32", []),
+    ("cifar10:joint,swin_tiny,256", ["augment.mega_patches=4"]),
+    ("cifar10:joint,vit_small,96", []),
+    ("cifar10:joint,vit_small,128", ["augment.mega_patches=5"]),
     ("tiny_imagenet:joint,t2t_vit_7,64", ["model.token_dim=32"]),
     ("cifar10:joint,vit", ["model.depth=3", "model.num_heads=12"]),
   ],
 )
 def test_sizes_are_free_where_they_fit(spec, overrides):
-  assert problems(spec, *overrides) == []
+  shallow = ["model.depth=1"] if "swin" not in spec else []
+  assert problems(spec, *shallow, *overrides) == []
+  grid = make(spec, *shallow, *overrides).grid_size
+  assert min(grid) >= (2 if "joint" in spec else 1)
+
+
+@pytest.mark.parametrize(
+  ("spec", "overrides", "said"),
+  [
+    (
+      "cifar10:joint,swin_tiny",
+      ["augment.mega_patches=5"],
+      "window_size=7 cuts no whole 7×7 windows out of the 40×40 .* would do",
+    ),
+    (
+      "cifar10:joint,swin_tiny,64",
+      ["model.window_size=7"],
+      "window_size=7 cuts no whole 7×7 windows out of the 16×16 tokens",
+    ),
+  ],
+)
+def test_windows_must_fit_every_stage_as_the_model_would_say(
+  spec, overrides, said
+):
+  (problem,) = problems(spec, *overrides)
+  assert re.match("model." + said, problem), problem
+  with pytest.raises(ValueError, match=said):
+    make(spec, *overrides)
 
 
 def test_all_that_does_not_fit_is_said():
@@ -57,6 +142,5 @@ def test_all_that_does_not_fit_is_said():
   )
   assert [line.split()[0] for line in said] == [
     "data.image_size=48",
-    "model.patch_size=None",
     "model.num_heads=5",
   ]

@@ -27,6 +27,12 @@ def test_it_has_a_row_an_image_and_a_column_a_view():
   assert (stored * 255).round().astype(int).tolist() in TRAIN.images.tolist()
 
 
+def test_an_odd_number_of_images_can_be_mixed():
+  settings = config.load("digits:joint,strong", ["augment.mix_probability=1"])
+  figure = contact_sheet.sheet(settings, TRAIN, rows=3, views=1)
+  assert len(figure.axes) == 3 * 3
+
+
 @pytest.mark.parametrize(
   ("overrides", "words"),
   [
@@ -76,3 +82,11 @@ def test_the_command_draws_it(tmp_path, capsys):
 def test_what_cannot_be_drawn_is_refused(words, message, capsys):
   assert cli.main(["data", "show", "--config=digits:pretrain", *words]) == 2
   assert message in capsys.readouterr().err
+
+
+def test_the_strong_recipe_in_words():
+  said = contact_sheet.in_words(config.load("cifar10:joint,strong"))
+  assert said.splitlines()[1] == (
+    "shifts by up to 4 px, flip, 3 views of an image a batch, RandAugment (2 "
+    "of magnitude 9), 25 % erased, 50 % mixup 1 or cutmix 1"
+  )

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.flops models.layers models.vit
+  models.variants models.stages models.flops models.layers models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit

@@ -1,5 +1,8 @@
 """From pre-training to fine-tuning: what is taken, and what is not."""
 
+import dataclasses
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +95,29 @@ def test_sinusoids_of_another_grid_stay_the_targets_own():
   )
   attention = moved.params["backbone"]["tokens_to_token"]["attention1"]
   np.testing.assert_array_equal(attention["w"], 32)
+
+
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_positions_that_are_not_learned_stay_the_targets(patch_size):
+  source = params(0, tasks=("label",), patch_size=2)
+  target = params(1, tasks=("label",), patch_size=patch_size)
+  grids = ((4, 4), (8 // patch_size, 8 // patch_size))
+  moved = transfer.backbone(source, target, grids, own_positions=True)
+  assert moved.fresh["backbone/pos_embed"] == "not learned"
+  np.testing.assert_array_equal(
+    moved.params["backbone"]["pos_embed"], target["backbone"]["pos_embed"]
+  )
+
+
+def test_an_average_begins_with_the_weights_that_were_taken(source, target):
+  state = make_state(target, heads_only=False)
+  state = dataclasses.replace(state, average=state.params)
+  state, _ = transfer.start(state, source)
+  chex.assert_trees_all_equal(state.average, state.params)
+  for mean, own in zip(
+    jax.tree.leaves(state.average), jax.tree.leaves(state.params), strict=True
+  ):
+    assert mean is not own
 
 
 def test_another_shape_is_not_taken(source):

@@ -83,8 +83,8 @@ def run_arm(
       arm.pretrain, arm.pretrain.init(seed), test, on_progress
     )
     before = arm.pretrain.num_steps
-    params = transfer.backbone(pretrained.params, state.params).params
-    state = dataclasses.replace(state, params=params)
+    source = step.joined(pretrained.weights, pretrained.fixed)
+    state, _ = transfer.start(state, source)
 
   def shifted(done: int, means: loop.Means) -> None:
     if on_progress:

@@ -30,12 +30,15 @@ def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
   """
   view = stage.make_views(config, *datasets.colours(config, train))
   key = jax.random.key(config.seed)
-  chosen = jax.random.permutation(key, len(train))[:rows]
-  batch = jax.tree.map(jnp.asarray, train.take(np.asarray(chosen)))
+  # Mixing needs an even number; one more is not shown.
+  count = rows + rows % 2
+  order = np.asarray(jax.random.permutation(key, len(train)))
+  chosen = np.resize(order[:count], count)
+  batch = jax.tree.map(jnp.asarray, train.take(chosen))
 
   @jax.jit
   def show(key: Any) -> Any:
-    shown = view.training(jax.random.split(key, rows), batch)
+    shown = view.training(jax.random.split(key, count), batch)
     return view.normalise(shown.images, inverse=True)
 
   @jax.jit
@@ -46,7 +49,7 @@ def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
   for index in range(views):
     columns[f"training {index + 1}"] = show(step.noise_key(key, index))
   return _draw(
-    {name: np.asarray(images) for name, images in columns.items()},
+    {name: np.asarray(images)[:rows] for name, images in columns.items()},
     view.patch_size,
     in_words(config),
   )

@@ -27,7 +27,7 @@ class Mixing(NamedTuple):
   """What became of each image of a batch.
 
   Images 0 and 1 are partners, 2 and 3, and so on: a batch is in random order
-  already, and neighbours lie on one device.
+  already, and neighbours lie on one device if each has an even number.
 
   Attributes:
     share: how much of its label stays, from 0 to 1; the partner has the rest.
@@ -149,7 +149,6 @@ def soft_labels(
   labels: Int[Array, " B"],
   num_classes: int,
   mixing: Mixing | None = None,
-  smoothing: float | int = 0.0,
 ) -> Float[Array, "B C"]:
   """What a classifier should say: probabilities of each class.
 
@@ -157,17 +156,14 @@ def soft_labels(
     labels: of the images before mixing.
     num_classes: C.
     mixing: None where images stay as they are.
-    smoothing: share of the target spread over all classes.
 
   Returns:
     Rows that sum to 1; of NaN, the partner's too, for a label that is no
     class.
   """
-  augment.check_share("smoothing", smoothing)
   target = jax.nn.one_hot(labels, num_classes)
   known = (labels >= 0) & (labels < num_classes)
   target = jnp.where(known[:, None], target, jnp.nan)
-  target = (1 - smoothing) * target + smoothing / num_classes
   if mixing is None:
     return target
   share = mixing.share[:, None]
@@ -175,6 +171,6 @@ def soft_labels(
 
 
 def _swapped(rows: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
-  """Each row of the partner; without a word between devices."""
+  """Each row of the partner; without a word between devices of even shares."""
   pairs = rows.reshape(-1, 2, *rows.shape[1:])
   return pairs[:, ::-1].reshape(rows.shape)

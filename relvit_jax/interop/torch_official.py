@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from relvit_jax.models import layers, swin, tokens_to_token
+from relvit_jax.models import layers, stages, swin, tokens_to_token
 from relvit_jax.models.heads import DenseRelativeLocalisation
 from relvit_jax.models.relvit import PAIR_SCORES, RelViT
 from relvit_jax.models.t2t_vit import T2TViT
@@ -189,7 +189,7 @@ def _token_entry(
     path = [_PERFORMER_MLP.get(part, part) for part in path]
   name = _torch_name(path)
   if _ON_WINDOWS.fullmatch(".".join(path)):
-    size, _ = tokens_to_token.SPLITS[_SPLIT_OF[path[2]]]
+    size, _ = stages.SOFT_SPLITS[_SPLIT_OF[path[2]]]
     return _windows(name, param, size)
   if path[-1] == "kernel":
     return _linear(name, param)

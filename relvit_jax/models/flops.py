@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from relvit_jax.models import variants
+from relvit_jax.models import stages, variants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +74,6 @@ class _Backbone(NamedTuple):
 
 # Of an image, that L_drloc is asked about: the default of its code.
 NUM_PAIRS = 64
-
-# (side of a window, its stride) of the soft splits of T2T-ViT.
-_SPLITS = ((7, 4), (3, 2), (3, 2))
 
 
 def per_image(
@@ -247,10 +244,10 @@ def _t2t_vit(
   del patch_size, others
   (rows, columns), width = image_size, 3
   flops = Flops()
-  for i, (side, stride) in enumerate(_SPLITS):
+  for i, (side, stride) in enumerate(stages.SOFT_SPLITS):
     rows, columns = rows // stride, columns // stride
     sizes = rows * columns, side**2 * width
-    if i + 1 < len(_SPLITS):
+    if i + 1 < len(stages.SOFT_SPLITS):
       flops += _between_splits(*sizes, token_dim, tokens_type)
       width = token_dim
     else:

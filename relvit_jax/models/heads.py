@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from relvit_jax.models import layers
+from relvit_jax.models.variants import DRLOC_MODES
 
 
 class PairwiseHead(nnx.Module):
@@ -106,8 +107,6 @@ class DenseRelativeLocalisation(nnx.Module):
     hidden_dim: width of the hidden layers.
   """
 
-  MODES = ("l1", "ce", "cbr")
-
   def __init__(
     self,
     dim: int,
@@ -119,9 +118,9 @@ class DenseRelativeLocalisation(nnx.Module):
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
-    if mode not in self.MODES:
+    if mode not in DRLOC_MODES:
       raise ValueError(
-        f"mode={mode!r} does not exist; there are {', '.join(self.MODES)}"
+        f"mode={mode!r} does not exist; there are {', '.join(DRLOC_MODES)}"
       )
     self.grid_size = grid_size
     self.mode = mode

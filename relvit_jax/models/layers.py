@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from relvit_jax import grid
+from relvit_jax.models.variants import ATTENTION_MASKS
 
 # Compute type of a module; None computes in the type of the parameters.
 Dtype = Any
@@ -112,19 +113,16 @@ class PatchEmbed(nnx.Module):
     return self.proj(grid.patchify(images, self.patch_size))
 
 
-# Which tokens attend to others than themselves: none, or the class token alone.
-MASKS = ("diagonal", "diagonal_cls_row")
-
-
 def attention_mask(kind: str, length: int) -> Bool[np.ndarray, "T T"]:
   """Whether token i, by row, may attend to token j; the class token is first.
 
   Raises:
     ValueError: there is no such mask.
   """
-  if kind not in MASKS:
+  if kind not in ATTENTION_MASKS:
     raise ValueError(
-      f"attention_mask={kind!r} does not exist; there are {', '.join(MASKS)}"
+      f"attention_mask={kind!r} does not exist; there are "
+      f"{', '.join(ATTENTION_MASKS)}"
     )
   mask = np.eye(length, dtype=bool)
   if kind == "diagonal_cls_row":

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from relvit_jax import grid
 from relvit_jax.models import heads, layers, swin, t2t_vit, variants, vit
-from relvit_jax.models.variants import ALL_TASKS
+from relvit_jax.models.variants import ALL_TASKS, DRLOC_MODES
 
 Backbone = vit.ViT | swin.Swin
 BACKBONES = {"vit": vit.ViT, "swin": swin.Swin, "t2t_vit": t2t_vit.T2TViT}
@@ -93,8 +93,7 @@ class RelViT(nnx.Module):
       train: whether dropout and drop-path act; they then draw from `rngs`.
       rngs: random streams; `nnx.Rngs(dropout=key)` is enough.
       pairs: (row, column) of the first and of the second patch of m pairs an
-        image, for the drloc task. Without them, as while evaluating, that task
-        has no output.
+        image, for the drloc task. Without them that task has no output.
 
     Returns:
       relation [B,9,N,N], distance [B,N,N], angle [B,N,N], position [B,N,N]
@@ -164,7 +163,9 @@ def create_model(
       sinusoids of T2T-ViT, or in Swin a learned bias for each offset between
       two tokens. With them the position and relation tasks can be solved
       without looking at the image, unless patches are permuted; Swin's bias
-      gives away less. The official Swin and T2T-ViT always have theirs.
+      gives away less. T2T-ViT's first tokens see the zeros around the image,
+      which gives places away even without. The official Swin and T2T-ViT
+      always have theirs.
     cls_token: whether there is a class token; without it the label head reads
       the flattened patch tokens. Swin has none in any case: its label head
       reads the average of the tokens.
@@ -288,8 +289,8 @@ def _check_tasks(
     raise ValueError(
       f"num_classes={num_classes} must be at least 1 for the label task"
     )
-  modes = heads.DenseRelativeLocalisation.MODES
-  if drloc_mode not in modes:
+  if drloc_mode not in DRLOC_MODES:
     raise ValueError(
-      f"drloc_mode={drloc_mode!r} does not exist; there are {', '.join(modes)}"
+      f"drloc_mode={drloc_mode!r} does not exist; there are "
+      f"{', '.join(DRLOC_MODES)}"
     )

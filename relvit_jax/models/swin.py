@@ -17,8 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax import grid
-from relvit_jax.models import layers, swin_stage, windows
+from relvit_jax.models import layers, stages, swin_stage
 
 
 class Swin(nnx.Module):
@@ -74,8 +73,8 @@ class Swin(nnx.Module):
       ValueError: sizes do not fit each other.
     """
     _check_stages(embed_dim, depth, num_heads)
-    grids = stage_grids(image_size, patch_size, len(depth))
-    sides = window_sizes(grids, window_size)
+    grids = stages.stage_grids(image_size, patch_size, len(depth))
+    sides = stages.window_sizes(grids, window_size)
     self.image_size = image_size
     self.grid_size = grids[-1]
     self.embed_dim = self.num_features = embed_dim * 2 ** (len(depth) - 1)
@@ -188,60 +187,6 @@ class Swin(nnx.Module):
         "for which this model was made"
       )
     return self.patch_embed(images)
-
-
-def stage_grids(
-  image_size: tuple[int, int], patch_size: int, num_stages: int
-) -> list[windows.Grid]:
-  """(rows, columns) of tokens in each stage.
-
-  Raises:
-    ValueError: the image cannot be halved so often.
-  """
-  step = patch_size * 2 ** (num_stages - 1)
-  if patch_size < 1 or any(length % step for length in image_size):
-    height, width = image_size
-    raise ValueError(
-      f"image_size={height}×{width} must be a multiple of {step}: of "
-      f"patch_size={patch_size}, doubled in each stage after the first"
-    )
-  return [
-    grid.grid_of(image_size, patch_size * 2**i) for i in range(num_stages)
-  ]
-
-
-def window_sizes(grids: Sequence[windows.Grid], window_size: int) -> list[int]:
-  """Tokens a side of the windows of each stage.
-
-  Raises:
-    ValueError: windows do not fill a stage's grid; with the sizes that would.
-  """
-  problem = _misfit(grids, window_size)
-  if problem:
-    sizes = range(1, min(grids[0]) + 1)
-    fitting = [str(size) for size in sizes if not _misfit(grids, size)]
-    raise ValueError(
-      f"window_size={window_size} {problem}; {', '.join(fitting)} would do"
-    )
-  return [min(window_size, *grid_size) for grid_size in grids]
-
-
-def _misfit(grids: Sequence[windows.Grid], window_size: int) -> str | None:
-  """Why windows of this size are none for these grids, if they are not."""
-  rows, columns = grids[0]
-  if window_size not in range(1, min(rows, columns) + 1):
-    return (
-      f"must be a whole number from 1 to the shorter side of the {rows}×"
-      f"{columns} tokens of stage 0"
-    )
-  for i, (rows, columns) in enumerate(grids):
-    size = min(window_size, rows, columns)
-    if rows % size or columns % size:
-      return (
-        f"cuts no whole {size}×{size} windows out of the {rows}×{columns} "
-        f"tokens of stage {i}"
-      )
-  return None
 
 
 def _check_stages(

@@ -15,10 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax.models import layers
+from relvit_jax.models.stages import SOFT_SPLITS
 
-# (side of a window, its stride) of each soft split.
-SPLITS = ((7, 4), (3, 2), (3, 2))
-STRIDE = math.prod(stride for _, stride in SPLITS)
+STRIDE = math.prod(stride for _, stride in SOFT_SPLITS)
 
 # PyTorch's default, which T2T-ViT keeps where ViT has 1e-6.
 LAYER_NORM_EPSILON = 1e-5
@@ -228,7 +227,7 @@ class TokensToToken(nnx.Module):
       )
     make, official_rate = TOKENS_TYPES[tokens_type]
     rate = official_rate if dropout_rate is None else dropout_rate
-    (first, _), (second, _), (third, _) = SPLITS
+    (first, _), (second, _), (third, _) = SOFT_SPLITS
     self.attention1, self.attention2 = (
       make(width, token_dim, dropout_rate=rate, dtype=dtype, rngs=rngs)
       for width in (first**2 * 3, second**2 * token_dim)
@@ -246,14 +245,14 @@ class TokensToToken(nnx.Module):
   ) -> Float[Array, "B N D"]:
     x = images
     between = (self.attention1, self.attention2)
-    for split, attention in zip(SPLITS[:2], between, strict=True):
+    for split, attention in zip(SOFT_SPLITS[:2], between, strict=True):
       x = unfold(x, *split)
       batch, rows, columns, _ = x.shape
       x = attention(
         x.reshape(batch, rows * columns, -1), train=train, rngs=rngs
       )
       x = x.reshape(batch, rows, columns, -1)
-    x = self.project(unfold(x, *SPLITS[2]))
+    x = self.project(unfold(x, *SOFT_SPLITS[2]))
     return x.reshape(len(x), -1, x.shape[-1])
 
 

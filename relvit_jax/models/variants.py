@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 # is asked about some pairs of an image, and answers only those.
 TASKS = ("relation", "distance", "angle", "position", "label")
 ALL_TASKS = (*TASKS, "drloc")
+# What L_drloc predicts, how a ViT knows places, and which tokens attend to
+# others than themselves: none, or the class token alone.
+DRLOC_MODES = ("l1", "ce", "cbr")
+POS_EMBED_TYPES = ("learned", "sinusoidal")
+ATTENTION_MASKS = ("diagonal", "diagonal_cls_row")
 
 
 def _swin(
@@ -26,8 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
   "vit_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
   "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
   "vit_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
-  # The ViT that Lee et al. (2021), "Vision Transformer for Small-Size
-  # Datasets", compare with: aanna0701/SPT_LSA_ViT.
+  # The sizes of the ViT that Lee et al. (2021), "Vision Transformer for
+  # Small-Size Datasets", compare with: aanna0701/SPT_LSA_ViT. Its initial
+  # weights (Xavier) and LayerNorm epsilon (1e-5) are others.
   "vit_lee": {
     "embed_dim": 192,
     "depth": 9,

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 
 from relvit_jax import grid
 from relvit_jax.models import layers
-
-POS_EMBED_TYPES = ("learned", "sinusoidal")
+from relvit_jax.models.variants import POS_EMBED_TYPES
 
 
 class ViT(nnx.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
 from relvit_jax.data import augment
-from relvit_jax.models.heads import DenseRelativeLocalisation
+from relvit_jax.models.variants import DRLOC_MODES
 
 # Of the variance-aware regression "cbr": what log variance costs, and what
 # keeps a variance of 0 finite.
@@ -177,10 +177,9 @@ def _check(
   use_abs: bool,
 ) -> None:
   """A wrong shape could broadcast, and be wrong in silence."""
-  if mode not in DenseRelativeLocalisation.MODES:
+  if mode not in DRLOC_MODES:
     raise ValueError(
-      f"mode={mode!r} does not exist; there are "
-      f"{', '.join(DenseRelativeLocalisation.MODES)}"
+      f"mode={mode!r} does not exist; there are {', '.join(DRLOC_MODES)}"
     )
   longest = max(grid_size)
   classes = longest if use_abs else 2 * longest - 1

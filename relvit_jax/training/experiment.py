@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from relvit_jax import config_model
+from relvit_jax.models import variants
 from relvit_jax.training import (
   checkpoint,
   datasets,
@@ -113,13 +114,24 @@ class Experiment:
       self._config.init_from, self._config.init_checkpoint
     )
     meta, params, fixed = checkpoint.read(folder, at)
+    self._check_family(meta["config"]["model"]["backbone"])
     state, report = transfer.start(
       state,
       step.joined(params, fixed),
       (tuple(meta["grid_size"]), self.stage.grid_size),
+      own_positions=self._config.model.pos_embed_type == "sinusoidal",
     )
     print(f"weights of {folder}, step {at:,}\n{report}")
     return state
+
+  def _check_family(self, theirs: str) -> None:
+    """Arrays of one name and shape need not mean the same in another."""
+    ours = self._config.model.backbone
+    if variants.family_of(theirs) != variants.family_of(ours):
+      raise ValueError(
+        f"init_from={self._config.init_from!r} has the weights of a {theirs}, "
+        f"from which model.backbone={ours!r} cannot start"
+      )
 
   def _summarise(self) -> dict[str, Any]:
     """Scores of the last and of the best checkpoint, printed and kept."""

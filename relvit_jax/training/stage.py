@@ -35,6 +35,7 @@ class Stage:
     config: as given.
     mesh: as given.
     class_names: of the labels.
+    localisation: what the drloc head is asked, if there is one.
     views: how batches become what the model sees.
     feed: of the training split.
     num_steps: how long a run is.
@@ -120,11 +121,7 @@ class Stage:
     )
     self._evaluate = evaluate.make_evaluate(
       self.graphdef,
-      functools.partial(
-        objectives.losses,
-        grid_size=self.grid_size,
-        localisation=self.localisation,
-      ),
+      evaluation_objective(config, self.grid_size),
       self.views.evaluation,
       self.grid_size,
       mesh,
@@ -216,6 +213,21 @@ def localisation_of(config: Any) -> localisations.Localisation | None:
   asked = config.loss.drloc
   return localisations.Localisation(
     asked.num_pairs, asked.mode, asked.use_abs, asked.normalise_targets
+  )
+
+
+def evaluation_objective(
+  config: Any, grid_size: tuple[int, int]
+) -> step.Objective:
+  """The losses of a config, with its weights but nothing that is for training:
+
+  neither smoothing nor dropout, and the drloc weight where its ramp is highest.
+  """
+  return functools.partial(
+    objectives.losses,
+    grid_size=grid_size,
+    weights=config.loss.weights.to_dict(),
+    localisation=localisation_of(config),
   )
 
 

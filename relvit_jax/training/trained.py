@@ -17,7 +17,6 @@ from relvit_jax.data import feed
 from relvit_jax.training import (
   checkpoint,
   evaluate,
-  objectives,
   partitioning,
   probe,
   stage,
@@ -120,11 +119,7 @@ class Trained:
     grid_size = self.model.grid_size
     return evaluate.make_evaluate(
       self._graphdef,
-      functools.partial(
-        objectives.losses,
-        grid_size=grid_size,
-        localisation=self.localisation,
-      ),
+      stage.evaluation_objective(self.config, grid_size),
       self.views.evaluation,
       grid_size,
       self._mesh,

@@ -47,7 +47,11 @@ AS_IT_IS = "as it is"
 
 
 def backbone(
-  source: Any, target: Any, grids: tuple[Grid, Grid] | None = None
+  source: Any,
+  target: Any,
+  grids: tuple[Grid, Grid] | None = None,
+  *,
+  own_positions: bool = False,
 ) -> Transfer:
   """Takes over every backbone array that has its like in the target.
 
@@ -58,6 +62,8 @@ def backbone(
     target: initial arrays of the model to train next; unchanged.
     grids: (rows, columns) of patches of source and target, to resize learned
       positional embeddings where they differ.
+    own_positions: whether the target's positional embeddings are not learned,
+      and stay as they are.
   """
   given = {
     partitioning.path_name(path): leaf
@@ -71,6 +77,8 @@ def backbone(
     theirs = given.get(name)
     if not name.startswith("backbone/"):
       fresh[name] = "a head"
+    elif own_positions and name == _POS_EMBED:
+      fresh[name] = "not learned"
     elif theirs is None:
       fresh[name] = "not in the source"
     elif theirs.shape == own.shape:
@@ -99,20 +107,35 @@ def backbone(
 
 
 def start(
-  state: step.TrainState, source: Any, grids: tuple[Grid, Grid] | None = None
+  state: step.TrainState,
+  source: Any,
+  grids: tuple[Grid, Grid] | None = None,
+  *,
+  own_positions: bool = False,
 ) -> tuple[step.TrainState, Transfer]:
   """A state with the source's backbone, trained and frozen parts alike.
+
+  An average of the weights, where one is kept, begins with them. The arguments
+  are those of `backbone`.
 
   Raises:
     ValueError: nothing of the source has a place in the state.
   """
-  both = backbone(source, step.joined(state.params, state.fixed), grids)
+  both = backbone(
+    source,
+    step.joined(state.params, state.fixed),
+    grids,
+    own_positions=own_positions,
+  )
   if not both.taken:
     raise ValueError(f"no array of the checkpoint fits the model:\n{both}")
+  params = step.picked(both.params, state.params)
   return dataclasses.replace(
     state,
-    params=step.picked(both.params, state.params),
+    params=params,
     fixed=step.picked(both.params, state.fixed),
+    # A copy: the training step donates all of its state.
+    average=jax.tree.map(jnp.copy, params) if state.average else {},
   ), both
 
 
