@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import PIL.Image
@@ -18,6 +19,7 @@ from tiny_runs import RANDOM, typed
 from relvit_jax import cli, config
 from relvit_jax.data import sources
 from relvit_jax.training import checkpoint, experiment, logs
+from relvit_jax.training.trained import Trained
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,42 @@ def test_stages_go_on_from_a_work_directory(
   assert (ours == theirs).all() == (stage == "linear")
 
 
+@pytest.mark.parametrize("stage", ["finetune", "linear"])
+def test_a_stage_starts_from_the_average_of_a_run_and_keeps_its_own(
+  stage, joint_run, tmp_path
+):
+  keys = {"init_from": joint_run, "optimizer.ema_decay": 0.9}
+  run = tmp_path / "run"
+  assert cli.main(typed(f"digits:{stage}", run, **keys)) == 0
+  _, _, fixed = checkpoint.read(run)
+  _, best = checkpoint.find(joint_run, "best")
+  _, average, _ = checkpoint.read(joint_run, best)
+  if stage == "linear":
+    chex.assert_trees_all_equal(fixed["backbone"], average["backbone"])
+  # What is read answers as the run itself did.
+  scores = Trained(run).evaluate(sources.digits()["test"])
+  summary = json.loads((run / "summary.json").read_text())
+  assert scores == pytest.approx(summary["last"]["test"], rel=1e-5)
+
+
+def test_weights_of_another_family_are_refused(joint_run, tmp_path, capsys):
+  keys = {
+    "init_from": joint_run,
+    "data.image_size": 64,
+    "model.embed_dim": 12,
+    "model.depth": 1,
+    "model.num_heads": 2,
+    "model.token_dim": 4,
+    "model.backbone": "t2t_vit",
+    "model.patch_size": None,
+    "augment.crop": "resized",
+  }
+  assert cli.main(typed("digits:finetune", tmp_path / "run", **keys)) == 2
+  assert "has the weights of a vit, from which model.backbone='t2t_vit'" in (
+    capsys.readouterr().err
+  )
+
+
 @pytest.mark.parametrize("stage", ["joint", "supervised"])
 def test_stages_that_start_from_nothing(stage, options, tmp_path, capsys):
   run = tmp_path / "run"
@@ -103,7 +141,7 @@ def test_stages_that_start_from_nothing(stage, options, tmp_path, capsys):
   assert re.search(r"train: \d+ images, scans", said)
   assert "last, step 8, test: loss" in said
   assert "best, step" in said
-  assert ("leak: model.pos_embed=True" in said) == (stage == "joint")
+  assert ("leak: relation and position" in said) == (stage == "joint")
   assert f"curves: {run / 'metrics.jsonl'}" in said
 
 

@@ -80,7 +80,7 @@ def test_every_row_is_a_config_of_every_data_set(name, row, found, tmp_path):
 
 
 def run(spec, data_dir, workdir, **keys):
-  """Trains, and returns (first and last training loss, summary)."""
+  """Trains ten steps, and returns the scores on the test split."""
   words = [
     f"--config.{key}={value}"
     for key, value in (TEN_STEPS | {"data.dir": data_dir} | keys).items()
@@ -96,6 +96,13 @@ def run(spec, data_dir, workdir, **keys):
     )
     == 0
   )
+  curve = [
+    json.loads(line)
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
+  ]
+  trained = [record for record in curve if record["split"] == "train"]
+  assert trained[-1]["step"] == 10
+  assert trained[-1]["gradient_norm"] > 0
   summary = json.loads((workdir / "summary.json").read_text())
   assert summary["last"]["step"] == 10
   return summary["last"]["test"]
