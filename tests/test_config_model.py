@@ -12,6 +12,10 @@ from relvit_jax import config, config_model
 from relvit_jax.training.stage import create_model, make_views
 
 
+def leaks_of(spec, *overrides):
+  return list(config_model.leaks(config.load(spec, overrides)))
+
+
 @pytest.mark.parametrize(
   ("overrides", "leaks"),
   [
@@ -23,24 +27,31 @@ from relvit_jax.training.stage import create_model, make_views
   ],
 )
 def test_a_leak_is_said_in_one_line(overrides, leaks):
-  said = config_model.leak(config.load("cifar10:joint", overrides))
-  assert (said is not None) == bool(leaks)
-  if said:
-    assert said.startswith("leak: relation and position can be told")
-    assert "positional embeddings tell every patch apart; model.pos_em" in said
-    assert "\n" not in said
+  said = leaks_of("cifar10:joint", *overrides)
+  assert len(said) == bool(leaks)
+  for line in said:
+    assert line.startswith("leak: relation and position can be told")
+    assert "positional embeddings tell every patch apart; model.pos_em" in line
+    assert "\n" not in line
 
 
 def test_swins_bias_tells_of_the_border():
-  said = config_model.leak(config.load("cifar10:joint,swin_tiny"))
-  assert said is not None
+  (said,) = leaks_of("flowers102:joint,swin_tiny")
   assert "Swin's bias for each offset tells border patches apart" in said
-  assert config_model.leak(config.load("cifar10:pretrain,swin_tiny")) is None
+  assert leaks_of("flowers102:pretrain,swin_tiny") == []
+
+
+def test_enlarged_crops_tell_where_they_were():
+  permuted = "augment.permute_patches=True"
+  (said,) = leaks_of("cifar10:joint,swin_tiny", permuted)
+  assert said.startswith("leak: crops of 32 pixels, enlarged to 224, show rel")
+  assert (
+    leaks_of("cifar10:joint,swin_tiny", permuted, "augment.crop=none") == []
+  )
 
 
 def test_t2t_vit_sees_the_border_without_any_positions():
-  said = config_model.leak(config.load("cifar10:pretrain,t2t_vit_14"))
-  assert said is not None
+  (said,) = leaks_of("flowers102:pretrain,t2t_vit_14")
   assert "first tokens see zeros around the image; augment.permute" in said
   assert "pos_embed=False" not in said
 

@@ -181,8 +181,7 @@ class Experiment:
       f"{self.stage.num_steps:,} steps of {config.batch_size} images on "
       f"{mesh.size} × {jax.devices()[0].device_kind}"
     )
-    leak = config_model.leak(config)
-    if leak:
+    for leak in config_model.leaks(config):
       print(leak)
 
 
