@@ -29,18 +29,18 @@ TEN_STEPS = {
 }
 # What fits into seconds; the slow test has the sizes of the paper.
 SMALL = {
-  "vit": {"embed_dim": 12, "depth": 2, "num_heads": 2},
+  "vit": {"embed_dim": 12, "depth": 1, "num_heads": 2},
   "swin": {
     "embed_dim": 12,
-    "patch_size": 2,
-    "depth": "1,1,2,1",
-    "num_heads": "1,1,2,2",
-    "window_size": 4,
+    "patch_size": 8,
+    "depth": "1,2",
+    "num_heads": "1,2",
+    "window_size": 2,
   },
   "t2t_vit": {
     "embed_dim": 12,
     "token_dim": 8,
-    "depth": 2,
+    "depth": 1,
     "num_heads": 2,
   },
 }

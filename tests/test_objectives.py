@@ -55,7 +55,7 @@ def test_distance_and_angle_are_squared_errors():
   np.testing.assert_allclose(losses["angle"], 4.0, rtol=1e-6)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(st.tuples(st.integers(1, 4), st.integers(2, 4)), st.integers(0, 2**31))
 def test_the_right_answers_cost_nothing_in_any_order(size, seed):
   random = np.random.default_rng(seed)

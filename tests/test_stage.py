@@ -294,7 +294,6 @@ def test_equal_keys_make_equal_training_steps(tiny_program):
 
 
 STRONG = {
-  "augment.rand_augment": 2,
   "augment.mixup_alpha": 0.8,
   "augment.cutmix_alpha": 1.0,
   "optimizer.schedule": "cosine",
@@ -306,8 +305,6 @@ STRONG = {
 @pytest.mark.parametrize(
   ("key", "value"),
   [
-    ("augment.rand_magnitude", 1.0),
-    ("augment.rand_deviation", 0.0),
     ("augment.mixup_alpha", 0.2),
     ("augment.cutmix_alpha", 0.2),
     ("augment.mix_probability", 0.5),
@@ -331,6 +328,13 @@ def test_every_key_of_the_recipe_reaches_them_too(strong_program, key, value):
 @pytest.fixture(scope="module")
 def strong_program():
   return program(**STRONG)
+
+
+def test_how_strong_rand_augment_is_reaches_them():
+  keys = {"augment.rand_augment": 1}
+  whole = program(**keys)
+  for key, value in (("magnitude", 1.0), ("deviation", 0.0)):
+    assert program(**keys, **{f"augment.rand_{key}": value}) != whole
 
 
 def test_with_an_average_it_is_what_is_evaluated():

@@ -26,9 +26,7 @@ RANDOM = {
   "model.dropout_rate": 0.1,
   "model.drop_path_rate": 0.1,
   "loss.relation_dropout": 0.1,
-  "loss.drloc.num_pairs": 5,
   "optimizer.ema_decay": 0.9,
-  "tasks": "label,relation,position,drloc",
 }
 
 
