@@ -239,17 +239,6 @@ def real_keys(data_dir, **more):
   } | more
 
 
-def test_tiny_imagenet_trains_through_its_builder(
-  tiny_imagenet_sample, tmp_path
-):
-  keys = real_keys(tiny_imagenet_sample)
-  for stage in ("pretrain", "joint"):
-    run = tmp_path / stage
-    words = typed(f"tiny_imagenet:{stage}", run, **keys)
-    assert cli.main(words) == 0
-    assert records(run)[-1]["step"] == 8
-
-
 def test_cifar10_trains_through_the_folder_builder(cifar_sample, tmp_path):
   keys = real_keys(
     tmp_path / "prepared",
