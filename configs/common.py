@@ -5,7 +5,8 @@ the official code runs (guglielmocamporese/relvit); `[quirk]` is behaviour of
 that code which we take for a mistake: the default is the mended one, and
 `faithful` turns every one of them to the official one; `[choice]` is ours.
 
-None means that the value follows from others, as the comment says.
+None means that the value follows from others, as the comment says. What says
+how strong something is changes nothing while that is off.
 """
 
 from typing import Any

@@ -58,6 +58,18 @@ def test_both_feeds_show_the_same_examples(resident, step):
   assert_same(batches(stream, step, 3), batches(resident, step, 3))
 
 
+def test_both_feeds_repeat_alike():
+  keys = {"batch_size": 32, "max_steps": ROOM, "mesh": MESH, "repeats": 3}
+  kept, streamed = (
+    feed.make(SPLITS["train"], stream=stream, **keys)
+    for stream in (False, True)
+  )
+  ours, theirs = batches(kept, 33, 3), batches(streamed, 33, 3)
+  assert_same(ours, theirs)
+  for batch in ours:
+    assert len(np.unique(batch["image"], axis=0)) in (11, 12)
+
+
 def test_worker_processes_read_the_same_stream(resident):
   stream = streaming(num_workers=2)
   assert_same(batches(stream, 7, 3), batches(resident, 7, 3))
