@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from relvit_jax.models import variants
@@ -99,3 +100,23 @@ def test_it_imports_nothing():
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
   assert done.stdout.strip() == "set()"
+
+
+def test_sizes_of_stages_have_two_names():
+  for name in ("depths", "depth"):
+    made = variants.complete("swin", {name: (1, 2), "num_heads": (1, 2)})
+    assert made["depth"] == (1, 2)
+    assert made["embed_dim"] == 96
+  with pytest.raises(ValueError, match=r"depths=\(1,\) and depth=\(2,\)"):
+    variants.complete("swin", {"depths": (1,), "depth": (2,)})
+  with pytest.raises(ValueError, match="depths=2 is no size of a vit"):
+    variants.complete("vit", {"depths": 2})
+
+
+def test_sizes_may_be_numpys():
+  made = variants.complete(
+    "vit", {"depth": np.int64(3), "mlp_ratio": np.float32(2)}
+  )
+  assert made["depth"] == 3
+  made = variants.complete("swin", {"depths": tuple(np.array([1, 2]))})
+  assert made["depth"] == (1, 2)

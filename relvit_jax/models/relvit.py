@@ -178,7 +178,7 @@ def create_model(
       outputs are float32 in any case.
     rngs: source of the initial weights, `nnx.Rngs(seed)`.
     **sizes: override the variant's: embed_dim, depth, num_heads, mlp_ratio,
-      dropout_rate, attention_dropout_rate, drop_path_rate. Of Swin, depth and
+      dropout_rate, attention_dropout_rate, drop_path_rate. Of Swin, depths and
       num_heads have a number for each stage, and there is window_size. T2T-ViT
       has token_dim, tokens_type ("performer" or "transformer") and
       token_dropout_rate too; ViT has qkv_bias, pos_embed_type ("learned" or
@@ -188,8 +188,7 @@ def create_model(
     ValueError: a name, size or combination does not exist or does not fit.
   """
   family = variants.family_of(backbone)
-  _check_sizes(family, sizes)
-  sizes = variants.sizes_of(backbone) | sizes | {"pos_embed": pos_embed}
+  sizes = variants.complete(backbone, sizes) | {"pos_embed": pos_embed}
   if variants.FAMILIES[family].has_cls_token:
     sizes["cls_token"] = cls_token
   if cls_to_patches and not sizes.get("cls_token"):
@@ -242,34 +241,6 @@ def _patch_size(
       "image_size"
     )
   return {"patch_size": given}
-
-
-def _check_sizes(family: str, sizes: dict[str, Any]) -> None:
-  known = variants.FAMILIES[family]
-  for name, value in sizes.items():
-    is_number = isinstance(value, (int, float))
-    if name in known.positive:
-      if not is_number or value <= 0:
-        raise ValueError(f"{name}={value!r} must be a positive number")
-    elif name in known.per_stage:
-      if not isinstance(value, (tuple, list)) or not all(
-        isinstance(number, int) and number > 0 for number in value
-      ):
-        raise ValueError(
-          f"{name}={value!r} must be whole numbers above 0, one a stage, such "
-          "as (2, 2, 6, 2)"
-        )
-    elif name in known.rates:
-      if not is_number or not 0 <= value < 1:
-        raise ValueError(f"{name}={value!r} must be in [0, 1)")
-    elif name in known.switches:
-      if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} must be True or False")
-    elif name not in known.words:  # The family checks their values.
-      raise ValueError(
-        f"{name}={value!r} is no size of a {family}; there are "
-        f"{', '.join(known.names)}"
-      )
 
 
 def _check_tasks(

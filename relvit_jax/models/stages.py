@@ -1,4 +1,4 @@
-"""Grids and windows of what works in stages; imports nothing."""
+"""Grids and windows of what works in stages; starts no JAX."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Backbones by name and the sizes that a name stands for; imports nothing."""
+"""Backbones by name and the sizes that a name stands for; starts no JAX."""
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 # What RelViT learns, and beside it dense relative localisation (L_drloc), which
@@ -143,6 +145,60 @@ def sizes_of(backbone: str) -> dict[str, Any]:
       f"{', '.join([*FAMILIES, *SIZES])}"
     )
   return SIZES[variant]
+
+
+def complete(backbone: str, given: Mapping[str, Any]) -> dict[str, Any]:
+  """The sizes of a variant, some of them overridden.
+
+  What has a number for each stage may be given as depths or as depth.
+
+  Raises:
+    ValueError: a size that the family does not have, or that cannot be.
+  """
+  family = family_of(backbone)
+  given = dict(given)
+  if "depth" in FAMILIES[family].per_stage and "depths" in given:
+    if "depth" in given:
+      raise ValueError(
+        f"depths={given['depths']!r} and depth={given['depth']!r} are the same "
+        "size; one must be left out"
+      )
+    given["depth"] = given.pop("depths")
+  for name, value in given.items():
+    _check_size(family, name, value)
+  return sizes_of(backbone) | given
+
+
+def _is(value: Any, kind: type) -> bool:
+  """Of NumPy's numbers too, which the types of `numbers` cannot compare."""
+  return isinstance(value, kind)
+
+
+def _check_size(family: str, name: str, value: Any) -> None:
+  known = FAMILIES[family]
+  is_number = _is(value, numbers.Real)
+  if name in known.positive:
+    if not is_number or value <= 0:
+      raise ValueError(f"{name}={value!r} must be a positive number")
+  elif name in known.per_stage:
+    if not isinstance(value, (tuple, list)) or not all(
+      _is(number, numbers.Integral) and number > 0 for number in value
+    ):
+      raise ValueError(
+        f"{name}={value!r} must be whole numbers above 0, one a stage, such "
+        "as (2, 2, 6, 2)"
+      )
+  elif name in known.rates:
+    if not is_number or not 0 <= value < 1:
+      raise ValueError(f"{name}={value!r} must be in [0, 1)")
+  elif name in known.switches:
+    if not isinstance(value, bool):
+      raise ValueError(f"{name}={value!r} must be True or False")
+  elif name not in known.words:  # The family checks their values.
+    raise ValueError(
+      f"{name}={value!r} is no size of a {family}; there are "
+      f"{', '.join(known.names)}"
+    )
 
 
 def family_of(backbone: str) -> str:
