@@ -126,13 +126,7 @@ class DenseRelativeLocalisation(nnx.Module):
     self.mode = mode
 
     def linear(in_features: int, out_features: int) -> nnx.Linear:
-      return nnx.Linear(
-        in_features,
-        out_features,
-        kernel_init=layers.TRANSFORMER_INIT,
-        dtype=dtype,
-        rngs=rngs,
-      )
+      return layers.linear(in_features, out_features, dtype=dtype, rngs=rngs)
 
     last = 2 if mode == "l1" else hidden_dim
     widths = (2 * dim, hidden_dim, hidden_dim, last)

@@ -136,11 +136,10 @@ class PatchMerging(nnx.Module):
   ):
     self.grid_size = grid_size
     self.norm = layer_norm(4 * dim, dtype=dtype, rngs=rngs)
-    self.reduction = nnx.Linear(
+    self.reduction = layers.linear(
       4 * dim,
       2 * dim,
       use_bias=False,
-      kernel_init=layers.TRANSFORMER_INIT,
       dtype=dtype,
       rngs=rngs,
     )

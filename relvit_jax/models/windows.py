@@ -150,10 +150,8 @@ class WindowAttention(nnx.Module):
       if relative_bias
       else None
     )
-    self.qkv = nnx.Linear(
-      dim, 3 * dim, kernel_init=init, dtype=dtype, rngs=rngs
-    )
-    self.proj = nnx.Linear(dim, dim, kernel_init=init, dtype=dtype, rngs=rngs)
+    self.qkv = layers.linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
+    self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
     self.attention_dropout = nnx.Dropout(attention_dropout_rate)
     self.dropout = nnx.Dropout(dropout_rate)
 
