@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 _INSTALLED = "relvit_jax.configs"
 # Modules of it that are no data set's.
-_SHARED = ("arguments", "common", "recipes")
+SHARED = ("arguments", "augment", "common", "recipes")
 
 # Keys of which one stands for the other: to give one on the command line
 # clears what the config said of the other.
@@ -204,7 +204,7 @@ def _installed(name: str) -> ModuleType:
   names = sorted(
     module.name for module in pkgutil.iter_modules(package.__path__)
   )
-  names = [name for name in names if name not in _SHARED]
+  names = [name for name in names if name not in SHARED]
   if name not in names:
     raise ValueError(
       f"config={name!r} does not exist; there are {', '.join(names)}, or the "

@@ -11,7 +11,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(
   path.stem
   for path in CONFIGS.glob("*.py")
-  if path.stem not in ("__init__", "arguments", "common", "recipes")
+  if path.stem not in ("__init__", *config.SHARED)
 )
 
 
@@ -89,7 +89,9 @@ def test_arguments_choose_stage_backbone_and_fidelity():
 
 
 def test_every_quirk_in_the_comments_is_turned_by_faithful():
-  source = (CONFIGS / "common.py").read_text()
+  source = "".join(
+    (CONFIGS / f"{name}.py").read_text() for name in ("common", "augment")
+  )
   in_comments = source.count("# [quirk]")
   # paper_splits and the mega-patches' three have one comment each.
   assert in_comments == 5

@@ -43,7 +43,7 @@ class Views:
   """From stored pixels to normalised images, as pure functions for a step.
 
   What is not explained here stands in the group `augment` of
-  `configs/common.py`, under the same name.
+  `configs/augment.py`, under the same name.
 
   Attributes:
     image_size: pixels a side of the image, before mega-patches.
