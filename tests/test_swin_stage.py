@@ -1,4 +1,4 @@
-"""The parts of a stage: merging, shifting, drop-path."""
+"""The parts of a stage: merging, shifting, paths."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ from flax import nnx
 from relvit_jax.models import swin_stage
 
 
-def stage(rates=(0.0, 0.0, 0.0), *, shifts=True, merges=True):
+def stage(depth=3, *, shifts=True, merges=True):
   return swin_stage.Stage(
-    6, 2, (4, 4), 2, rates, shifts=shifts, merges=merges, rngs=nnx.Rngs(0)
+    6, 2, (4, 4), 2, depth, shifts=shifts, merges=merges, rngs=nnx.Rngs(0)
   )
 
 
@@ -53,14 +53,14 @@ def test_a_block_is_attention_and_mlp_each_added_to_its_input():
   )
 
 
-def test_drop_path_skips_whole_images():
-  block, x = stage((0.5,)).blocks[0], tokens(batch=32)
-  block.mlp.fc2.kernel.set_value(jnp.zeros((24, 6)))  # Attention alone.
-  change = block(x, train=True, rngs=nnx.Rngs(dropout=0)) - x
-  kept = np.abs(change).max(axis=(1, 2)) > 0
-  assert 0 < kept.sum() < 32
-  branch = block.attn(block.norm1(x))
-  np.testing.assert_allclose(change[kept], 2 * branch[kept], atol=1e-5)
+def test_every_block_has_paths_of_its_own():
+  two, x = stage(2, merges=False), tokens()
+  first, second = two.blocks
+  paths = [None, jnp.array([[0.0, 2.0], [2.0, 0.0]])]
+  np.testing.assert_allclose(
+    two(x, paths=paths), second(first(x), paths=paths[1]), atol=1e-6
+  )
+  assert not np.allclose(two(x, paths=paths), two(x), atol=1e-3)
 
 
 def test_patches_are_normalised_where_they_are_embedded():

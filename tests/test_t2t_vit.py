@@ -131,10 +131,9 @@ def test_official_details():
   assert model.blocks[1].mlp.fc1.kernel.shape == (12, 36)
   norms = (model.norm, model.blocks[0].norm1, model.blocks[1].norm2)
   assert {norm.epsilon for norm in norms} == {1e-5}
-  assert {block.drop_path.rate for block in model.blocks} == {0}
+  assert set(model.drop_path_rates) == {0}
   model = nnx.eval_shape(lambda: make(drop_path_rate=0.2))
-  rates = [block.drop_path.rate for block in model.blocks]
-  np.testing.assert_allclose(rates, [0, 0.2])
+  np.testing.assert_allclose(model.drop_path_rates, [0, 0.2])
 
 
 def create(backbone="t2t_vit", **options):

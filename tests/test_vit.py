@@ -138,8 +138,7 @@ def test_no_parameter_is_made_that_is_not_used():
 
 def test_drop_path_grows_linearly_from_the_first_block():
   model = make(drop_path_rate=0.2)
-  rates = [block.drop_path.rate for block in model.blocks]
-  np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+  np.testing.assert_allclose(model.drop_path_rates, [0, 0.1, 0.2])
 
 
 def test_attention_of_a_block():
@@ -173,6 +172,18 @@ def test_every_rate_reaches_the_blocks(rate):
   model.dropout = nnx.Dropout(0.0)  # That of the embedding is not meant.
   dropped = model(images(), train=True, rngs=nnx.Rngs(dropout=0))
   assert not np.allclose(dropped.cls, model(images()).cls, atol=1e-3)
+
+
+def test_scanning_the_layers_changes_no_number():
+  plain, scanned = (
+    make(scan_layers=scan, drop_path_rate=0.5) for scan in (False, True)
+  )
+  for train in (False, True):
+    tokens = [
+      model(images(), train=train, rngs=nnx.Rngs(dropout=0)).patches
+      for model in (plain, scanned)
+    ]
+    np.testing.assert_allclose(*tokens, atol=1e-5)
 
 
 def test_tokens_of_the_last_blocks_end_with_the_output():

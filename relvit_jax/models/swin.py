@@ -44,6 +44,7 @@ class Swin(nnx.Module):
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    recompute_gelu: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -66,6 +67,7 @@ class Swin(nnx.Module):
       attention_dropout_rate: of attention weights.
       drop_path_rate: of the last block; it grows linearly from 0 in the first
         one over all stages. The RelViT code has 0.1.
+      recompute_gelu: as of `blocks.Mlp`.
       dtype: what to compute in; None for float32.
       rngs: source of the initial weights.
 
@@ -82,8 +84,7 @@ class Swin(nnx.Module):
       patch_size, embed_dim, dtype=dtype, rngs=rngs
     )
     self.dropout = nnx.Dropout(dropout_rate)
-    rates = np.linspace(0, drop_path_rate, sum(depth)).tolist()
-    ends = np.cumsum(depth).tolist()
+    self.drop_path_rates = np.linspace(0, drop_path_rate, sum(depth)).tolist()
     self.layers = nnx.List(
       [
         swin_stage.Stage(
@@ -91,13 +92,14 @@ class Swin(nnx.Module):
           num_heads[i],
           grids[i],
           sides[i],
-          rates[ends[i] - depth[i] : ends[i]],
+          depth[i],
           shifts=min(grids[i]) > window_size,
           merges=i + 1 < len(depth),
           mlp_ratio=mlp_ratio,
           relative_bias=pos_embed,
           dropout_rate=dropout_rate,
           attention_dropout_rate=attention_dropout_rate,
+          recompute_gelu=recompute_gelu,
           dtype=dtype,
           rngs=rngs,
         )
@@ -119,8 +121,10 @@ class Swin(nnx.Module):
   ) -> layers.Tokens:
     x = self._embed(images)
     x = self.dropout(x, deterministic=not train, rngs=rngs)
+    paths = layers.draw_paths(rngs, self.drop_path_rates, len(x), train)
     for stage in self.layers:
-      x = stage(x, train=train, rngs=rngs)
+      own = list(itertools.islice(paths, len(stage.blocks)))
+      x = stage(x, train=train, rngs=rngs, paths=own)
     return self._tokens(x)
 
   def last_tokens(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from relvit_jax.models import layers, windows
+from relvit_jax.models import blocks, layers, windows
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -40,7 +41,7 @@ class Stage(nnx.Module):
     num_heads: int,
     grid_size: windows.Grid,
     window: int,
-    drop_path_rates: Sequence[float],
+    depth: int,
     *,
     shifts: bool,
     merges: bool,
@@ -56,12 +57,11 @@ class Stage(nnx.Module):
           grid_size,
           window,
           window // 2 if shifts and i % 2 else 0,
-          drop_path_rate=rate,
           dtype=dtype,
           rngs=rngs,
           **options,
         )
-        for i, rate in enumerate(drop_path_rates)
+        for i in range(depth)
       ]
     )
     self.downsample = (
@@ -74,13 +74,14 @@ class Stage(nnx.Module):
     *,
     train: bool = False,
     rngs: nnx.Rngs | None = None,
+    paths: Sequence[Float[Array, "2 B"] | None] = (),
   ) -> Float[Array, "B M E"]:
-    for block in self.blocks:
-      x = block(x, train=train, rngs=rngs)
+    for block, kept in itertools.zip_longest(self.blocks, paths):
+      x = block(x, train=train, rngs=rngs, paths=kept)
     return x if self.downsample is None else self.downsample(x)
 
 
-class Block(layers.Block):
+class Block(blocks.Block):
   """A pre-norm transformer block whose attention stays within windows."""
 
   def __init__(
@@ -95,7 +96,7 @@ class Block(layers.Block):
     relative_bias: bool = True,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
+    recompute_gelu: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -113,14 +114,14 @@ class Block(layers.Block):
       rngs=rngs,
     )
     self.norm2 = layer_norm(dim, dtype=dtype, rngs=rngs)
-    self.mlp = layers.Mlp(
+    self.mlp = blocks.Mlp(
       dim,
       int(dim * mlp_ratio),
+      recompute_gelu=recompute_gelu,
       dropout_rate=dropout_rate,
       dtype=dtype,
       rngs=rngs,
     )
-    self.drop_path = nnx.Dropout(drop_path_rate, broadcast_dims=(1, 2))
 
 
 class PatchMerging(nnx.Module):

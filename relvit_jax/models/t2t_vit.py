@@ -43,6 +43,9 @@ class T2TViT(vit.ViT):
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    attention: str = "einsum",
+    recompute_gelu: bool = False,
+    scan_layers: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -63,18 +66,18 @@ class T2TViT(vit.ViT):
     self.cls_token = (
       nnx.Param(init(rngs.params(), (1, 1, embed_dim))) if cls_token else None
     )
-    self.pos_embed = (
-      layers.Fixed(
-        jnp.asarray(vit.sinusoids(rows * columns + cls_token, embed_dim))
-      )
-      if pos_embed
-      else None
-    )
+    self.pos_embed = None
+    if pos_embed:
+      table = vit.sinusoids(rows * columns + cls_token, embed_dim)
+      self.pos_embed = layers.Fixed(jnp.asarray(table))
     self._add_blocks(
       depth,
       num_heads,
       mlp_ratio,
       qkv_bias=False,
+      implementation=attention,
+      recompute_gelu=recompute_gelu,
+      scan_layers=scan_layers,
       epsilon=tokens_to_token.LAYER_NORM_EPSILON,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,

@@ -15,6 +15,7 @@ ALL_TASKS = (*TASKS, "drloc")
 DRLOC_MODES = ("l1", "ce", "cbr")
 POS_EMBED_TYPES = ("learned", "sinusoidal")
 ATTENTION_MASKS = ("diagonal", "diagonal_cls_row")
+ATTENTIONS = ("einsum", "kernel", "xla", "cudnn")
 
 
 def _swin(
@@ -107,13 +108,14 @@ class Family(NamedTuple):
 FAMILIES = {
   "vit": Family(
     "vit_small",
-    switches=("qkv_bias",),
-    words=("pos_embed_type", "attention_mask"),
+    switches=("qkv_bias", "recompute_gelu", "scan_layers"),
+    words=("pos_embed_type", "attention_mask", "attention"),
   ),
   "swin": Family(
     "swin_tiny",
     positive=("embed_dim", "window_size", "mlp_ratio"),
     per_stage=("depth", "num_heads"),
+    switches=("recompute_gelu",),
     has_cls_token=False,
   ),
   "t2t_vit": Family(
@@ -125,7 +127,8 @@ FAMILIES = {
       "drop_path_rate",
       "token_dropout_rate",
     ),
-    words=("tokens_type",),
+    switches=("recompute_gelu", "scan_layers"),
+    words=("tokens_type", "attention"),
     has_patch_size=False,
   ),
 }

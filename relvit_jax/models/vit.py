@@ -7,13 +7,16 @@ drop-path growing linearly from 0 in the first block.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import layers
+from relvit_jax.models import blocks, layers
+from relvit_jax.models.attention import attention_mask as check_mask
 from relvit_jax.models.variants import POS_EMBED_TYPES
 
 
@@ -43,6 +46,9 @@ class ViT(nnx.Module):
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    attention: str = "einsum",
+    recompute_gelu: bool = False,
+    scan_layers: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -67,6 +73,10 @@ class ViT(nnx.Module):
       dropout_rate: of embeddings and of what each branch returns.
       attention_dropout_rate: of attention weights.
       drop_path_rate: of the last block; it grows linearly from 0.
+      attention: how it is computed, `implementation` of `attention.Attention`.
+      recompute_gelu: as of `blocks.Mlp`.
+      scan_layers: whether the blocks are compiled once and looped over, which
+        compiles faster and runs slower; the same weights and numbers.
       dtype: what to compute in; None for float32.
       rngs: source of the initial weights.
 
@@ -85,22 +95,19 @@ class ViT(nnx.Module):
     self.cls_token = (
       nnx.Param(init(rngs.params(), (1, 1, embed_dim))) if cls_token else None
     )
-    if not pos_embed:
-      self.pos_embed = None
-    elif pos_embed_type == "sinusoidal":
-      self.pos_embed = layers.Fixed(
-        jnp.asarray(sinusoids(num_tokens, embed_dim))
-      )
-    else:
-      self.pos_embed = nnx.Param(
-        init(rngs.params(), (1, num_tokens, embed_dim))
-      )
+    self.pos_embed = None
+    if pos_embed:
+      shape = (1, num_tokens, embed_dim)
+      self.pos_embed = _positions(pos_embed_type, shape, rngs)
     self._add_blocks(
       depth,
       num_heads,
       mlp_ratio,
       qkv_bias=qkv_bias,
       mask=attention_mask,
+      implementation=attention,
+      recompute_gelu=recompute_gelu,
+      scan_layers=scan_layers,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,
       drop_path_rate=drop_path_rate,
@@ -114,38 +121,27 @@ class ViT(nnx.Module):
     num_heads: int,
     mlp_ratio: float,
     *,
-    qkv_bias: bool = True,
-    mask: str | None = None,
     epsilon: float = layers.LAYER_NORM_EPSILON,
+    scan_layers: bool,
     dropout_rate: float,
-    attention_dropout_rate: float,
     drop_path_rate: float,
     dtype: layers.Dtype,
     rngs: nnx.Rngs,
+    **options: Any,
   ) -> None:
-    """Makes what follows the embedding."""
+    """Makes what follows the embedding; `options` are those of a block."""
+    shared = {"epsilon": epsilon, "dtype": dtype, "rngs": rngs}
+    options = options | shared | {"dropout_rate": dropout_rate}
     self.dropout = nnx.Dropout(dropout_rate)
     self.blocks = nnx.List(
       [
-        layers.Block(
-          self.embed_dim,
-          num_heads,
-          mlp_ratio,
-          qkv_bias=qkv_bias,
-          mask=mask,
-          epsilon=epsilon,
-          dropout_rate=dropout_rate,
-          attention_dropout_rate=attention_dropout_rate,
-          drop_path_rate=float(rate),
-          dtype=dtype,
-          rngs=rngs,
-        )
-        for rate in np.linspace(0, drop_path_rate, depth)
+        blocks.Block(self.embed_dim, num_heads, mlp_ratio, **options)
+        for _ in range(depth)
       ]
     )
-    self.norm = layers.layer_norm(
-      self.embed_dim, epsilon=epsilon, dtype=dtype, rngs=rngs
-    )
+    self.drop_path_rates = np.linspace(0, drop_path_rate, depth).tolist()
+    self.scan_layers = scan_layers
+    self.norm = layers.layer_norm(self.embed_dim, **shared)
 
   @property
   def num_features(self) -> int:
@@ -168,8 +164,15 @@ class ViT(nnx.Module):
     rngs: nnx.Rngs | None = None,
   ) -> layers.Tokens:
     x = self._embed(images, train=train, rngs=rngs)
-    for block in self.blocks:
-      x = block(x, train=train, rngs=rngs)
+    paths = layers.draw_paths(rngs, self.drop_path_rates, len(x), train)
+    x = blocks.run(
+      list(self.blocks),
+      x,
+      list(paths),
+      scan=self.scan_layers,
+      train=train,
+      rngs=rngs,
+    )
     return self._tokens(x)
 
   def last_tokens(
@@ -236,6 +239,14 @@ class ViT(nnx.Module):
       raise ValueError(f"{given} is not among the {len(self.blocks)} blocks")
 
 
+def _positions(
+  kind: str, shape: tuple[int, int, int], rngs: nnx.Rngs
+) -> nnx.Variable:
+  if kind == "sinusoidal":
+    return layers.Fixed(jnp.asarray(sinusoids(*shape[1:])))
+  return nnx.Param(layers.TRANSFORMER_INIT(rngs.params(), shape))
+
+
 def sinusoids(num_tokens: int, dim: int) -> Float[np.ndarray, "1 T D"]:
   """sin(t / 10000^(i / D)) at the even i, and its cosine at i + 1."""
   column = np.arange(dim)
@@ -261,7 +272,7 @@ def _check_options(
       "are no positional embeddings of any type"
     )
   if attention_mask is not None:
-    layers.attention_mask(attention_mask, 1)
+    check_mask(attention_mask, 1)
   if attention_mask == "diagonal_cls_row" and not cls_token:
     raise ValueError(
       "attention_mask='diagonal_cls_row' needs cls_token=True: it is the class "

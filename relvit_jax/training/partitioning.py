@@ -7,16 +7,19 @@ became, and what replaces pmap, which is in maintenance since JAX 0.8.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA_AXES = ("data", "fsdp")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The first pattern that matches a parameter's whole path decides; none is an
 # error. Matrices are split over their input, which every head divides alike.
@@ -100,6 +103,20 @@ def check_config(config: Any) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
   """A whole copy on every device."""
   return NamedSharding(mesh, P())
+
+
+def on_mesh(function: Function, mesh: Mesh) -> Function:
+  """The function, traced with the mesh in sight.
+
+  What XLA cannot split by itself, such as a kernel, asks for the mesh.
+  """
+
+  @functools.wraps(function)
+  def wrapped(*given: Any, **named: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*given, **named)
+
+  return wrapped  # pyright: ignore[reportReturnType]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,154 @@
+"""Multi-head self-attention, and the ways to compute it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from relvit_jax.models import attention_kernel, layers
+from relvit_jax.models.variants import ATTENTION_MASKS, ATTENTIONS
+
+
+def attention_mask(kind: str, length: int) -> Bool[np.ndarray, "T T"]:
+  """Whether token i, by row, may attend to token j; the class token is first.
+
+  Raises:
+    ValueError: there is no such mask.
+  """
+  if kind not in ATTENTION_MASKS:
+    raise ValueError(
+      f"attention_mask={kind!r} does not exist; there are "
+      f"{', '.join(ATTENTION_MASKS)}"
+    )
+  mask = np.eye(length, dtype=bool)
+  if kind == "diagonal_cls_row":
+    mask[:1] = True
+  return mask
+
+
+class Attention(nnx.Module):
+  """Multi-head self-attention with one fused query-key-value projection.
+
+  Args:
+    dim: width D of a token.
+    num_heads: it must divide D.
+    mask: as of `attention_mask`; None: all attend to all.
+    implementation: one of `variants.ATTENTIONS`, alike but for rounding.
+      "einsum" are products that XLA fuses with what is around them; "kernel"
+      is `attention_kernel`, for TPUs; "xla" and "cudnn" are those of
+      `jax.nn.dot_product_attention`, the second for bfloat16 on GPUs.
+  """
+
+  def __init__(
+    self,
+    dim: int,
+    num_heads: int,
+    *,
+    qkv_bias: bool = True,
+    mask: str | None = None,
+    implementation: str = "einsum",
+    dropout_rate: float = 0.0,
+    attention_dropout_rate: float = 0.0,
+    dtype: layers.Dtype = None,
+    rngs: nnx.Rngs,
+  ):
+    if dim % num_heads:
+      raise ValueError(
+        f"num_heads={num_heads} must divide the width embed_dim={dim}"
+      )
+    check_implementation(implementation, mask, attention_dropout_rate)
+    self.num_heads = num_heads
+    self.mask = mask
+    self.implementation = implementation
+    self.qkv = layers.linear(
+      dim, 3 * dim, use_bias=qkv_bias, dtype=dtype, rngs=rngs
+    )
+    self.proj = layers.linear(dim, dim, dtype=dtype, rngs=rngs)
+    self.attention_dropout = nnx.Dropout(attention_dropout_rate)
+    self.dropout = nnx.Dropout(dropout_rate)
+
+  def __call__(
+    self,
+    x: Float[Array, "B N D"],
+    *,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> Float[Array, "B N D"]:
+    qkv = self.qkv(layers.rows(x))
+    mixed: Array
+    if self.implementation == "einsum":
+      mixed = self._by_einsum(qkv, x.shape, train, rngs)
+    elif self.implementation == "kernel":
+      mixed = attention_kernel.attend(qkv, x.shape[1], self.num_heads)
+    else:
+      parts = self._heads(qkv, x.shape)
+      mixed = jax.nn.dot_product_attention(
+        *parts,
+        implementation="cudnn" if self.implementation == "cudnn" else "xla",
+      )
+    mixed = self.proj(layers.rows(mixed.reshape(x.shape))).reshape(x.shape)
+    return self.dropout(mixed, deterministic=not train, rngs=rngs)
+
+  def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N N"]:
+    """How much token i takes from token j in each head; rows sum to 1."""
+    query, key, _ = self._heads(self.qkv(x), x.shape)
+    return self._attend(query, key)
+
+  def _heads(
+    self, qkv: Float[Array, "..."], shape: tuple[int, ...]
+  ) -> tuple[Array, Array, Array]:
+    """Query, key and value, each [B, N, heads, D / heads]."""
+    batch, length, _ = shape
+    qkv = qkv.reshape(batch, length, 3, self.num_heads, -1)
+    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+  def _by_einsum(
+    self,
+    qkv: Float[Array, "M F"],
+    shape: tuple[int, ...],
+    train: bool,
+    rngs: nnx.Rngs | None,
+  ) -> Float[Array, "B N heads d"]:
+    query, key, value = self._heads(qkv, shape)
+    weights = self._attend(query, key).astype(value.dtype)
+    weights = self.attention_dropout(
+      weights, deterministic=not train, rngs=rngs
+    )
+    return jnp.einsum("bhij,bjhd->bihd", weights, value)
+
+  def _attend(
+    self, query: Float[Array, "B N heads d"], key: Float[Array, "B N heads d"]
+  ) -> Float[Array, "B heads N N"]:
+    scores = jnp.einsum(
+      "bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32
+    )
+    scores *= query.shape[-1] ** -0.5
+    if self.mask is not None:
+      allowed = attention_mask(self.mask, query.shape[1])
+      scores = jnp.where(allowed[None, None], scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def check_implementation(
+  implementation: str, mask: str | None, dropout_rate: float
+) -> None:
+  """Raises where an implementation does not exist or cannot do this."""
+  if implementation not in ATTENTIONS:
+    raise ValueError(
+      f"attention={implementation!r} does not exist; there are "
+      f"{', '.join(ATTENTIONS)}"
+    )
+  if implementation == "einsum":
+    return
+  for name, value in (
+    ("attention_mask", mask),
+    ("attention_dropout_rate", dropout_rate),
+  ):
+    if value:
+      raise ValueError(
+        f"attention={implementation!r} has no {name}={value!r}; "
+        "attention='einsum' has"
+      )

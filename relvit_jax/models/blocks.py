@@ -1,0 +1,226 @@
+"""The transformer block: attention, then an MLP, each beside the tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from relvit_jax.models import attention, layers
+
+_HALF_SQRT = 0.5**0.5
+_BELL = 0.3989422804014327  # 1 / √(2π)
+
+
+class Mlp(nnx.Module):
+  """Two linear layers with the exact GELU between them.
+
+  Args:
+    dim: width D of a token.
+    hidden_dim: of the layer between.
+    recompute_gelu: whether the backward pass computes GELU's values again,
+      which halves what is kept of an MLP. It pays where memory traffic is what
+      a step waits for, as on TPUs. Without effect while dropout acts.
+  """
+
+  def __init__(
+    self,
+    dim: int,
+    hidden_dim: int,
+    *,
+    recompute_gelu: bool = False,
+    dropout_rate: float = 0.0,
+    dtype: layers.Dtype = None,
+    rngs: nnx.Rngs,
+  ):
+    if hidden_dim < 1:
+      raise ValueError(
+        f"an MLP of width {hidden_dim} is none: mlp_ratio times embed_dim="
+        f"{dim} must be at least 1"
+      )
+    self.recompute_gelu = recompute_gelu
+    self.fc1 = layers.linear(dim, hidden_dim, dtype=dtype, rngs=rngs)
+    self.fc2 = layers.linear(hidden_dim, dim, dtype=dtype, rngs=rngs)
+    self.dropout = nnx.Dropout(dropout_rate)
+
+  def __call__(
+    self,
+    x: Float[Array, "B N D"],
+    *,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> Float[Array, "B N D"]:
+    hidden = self.fc1(layers.rows(x))
+    drops = train and self.dropout.rate > 0
+    if self.recompute_gelu and not drops:
+      kernel, bias = self.fc2.kernel[...], self.fc2.bias
+      made = gelu_linear(hidden, kernel.astype(hidden.dtype))
+      assert bias is not None
+      made = made + bias[...].astype(hidden.dtype)[None]
+    else:
+      hidden = jax.nn.gelu(hidden, approximate=False)
+      hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
+      made = self.fc2(hidden)
+    made = self.dropout(made, deterministic=not train, rngs=rngs)
+    return made.reshape(x.shape)
+
+
+@jax.custom_vjp
+def gelu_linear(
+  x: Float[Array, "M F"], kernel: Float[Array, "F D"]
+) -> Float[Array, "M D"]:
+  """gelu(x) · kernel, of which the backward pass keeps x and nothing else."""
+  return _gelu(x) @ kernel
+
+
+def _gelu_linear_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
+  return gelu_linear(x, kernel), (x, kernel)
+
+
+def _gelu_linear_backward(kept: tuple, gradient: Array) -> tuple[Array, Array]:
+  x, kernel = kept
+  # Else XLA would find the values of the forward pass, and keep them.
+  x = jax.lax.optimization_barrier(x)
+  wide = x.astype(jnp.float32)
+  below = 0.5 * (1 + jax.lax.erf(wide * _HALF_SQRT))
+  slope = below + wide * jnp.exp(-0.5 * wide * wide) * _BELL
+  to_x = (gradient @ kernel.T).astype(jnp.float32) * slope
+  return to_x.astype(x.dtype), _gelu(x).T @ gradient
+
+
+gelu_linear.defvjp(_gelu_linear_forward, _gelu_linear_backward)
+
+
+def _gelu(x: Array) -> Array:
+  """In float32, whatever its type."""
+  wide = x.astype(jnp.float32)
+  return jax.nn.gelu(wide, approximate=False).astype(x.dtype)
+
+
+class Block(nnx.Module):
+  """A pre-norm transformer block; drop-path skips a branch of an image.
+
+  Between their attentions blocks work on rows, a token each: an axis of 65
+  tokens would be padded to whole tiles on a TPU, and every layout that avoids
+  it costs copies.
+  """
+
+  def __init__(
+    self,
+    dim: int,
+    num_heads: int,
+    mlp_ratio: float,
+    *,
+    qkv_bias: bool = True,
+    mask: str | None = None,
+    implementation: str = "einsum",
+    recompute_gelu: bool = False,
+    epsilon: float = layers.LAYER_NORM_EPSILON,
+    dropout_rate: float = 0.0,
+    attention_dropout_rate: float = 0.0,
+    dtype: layers.Dtype = None,
+    rngs: nnx.Rngs,
+  ):
+    norm = functools.partial(
+      layers.layer_norm, dim, epsilon=epsilon, dtype=dtype, rngs=rngs
+    )
+    self.norm1 = norm()
+    self.attn = attention.Attention(
+      dim,
+      num_heads,
+      qkv_bias=qkv_bias,
+      mask=mask,
+      implementation=implementation,
+      dropout_rate=dropout_rate,
+      attention_dropout_rate=attention_dropout_rate,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.norm2 = norm()
+    self.mlp = Mlp(
+      dim,
+      int(dim * mlp_ratio),
+      recompute_gelu=recompute_gelu,
+      dropout_rate=dropout_rate,
+      dtype=dtype,
+      rngs=rngs,
+    )
+
+  def __call__(
+    self,
+    x: Float[Array, "B N D"],
+    *,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+    paths: Float[Array, "2 B"] | None = None,
+  ) -> Float[Array, "B N D"]:
+    """The tokens after the block.
+
+    Args:
+      x: tokens.
+      train: whether dropout acts; it then draws from `rngs`.
+      rngs: with a stream `dropout`.
+      paths: what attention and MLP of each image are multiplied with; of
+        `layers.draw_paths`.
+    """
+    shape, x = x.shape, layers.rows(x)
+
+    def added(x: Array, branch: Array, path: int) -> Array:
+      branch = layers.rows(branch)
+      if paths is None:
+        return x + branch
+      factors = jnp.repeat(paths[path].astype(x.dtype), shape[1])
+      return x + branch * factors[:, None]
+
+    branch = self.norm1(x).reshape(shape)
+    x = added(x, self.attn(branch, train=train, rngs=rngs), 0)
+    branch = self.norm2(x).reshape(shape)
+    x = added(x, self.mlp(branch, train=train, rngs=rngs), 1)
+    return x.reshape(shape)
+
+
+def run(
+  blocks: Sequence[Block],
+  x: Float[Array, "B N D"],
+  paths: Sequence[Float[Array, "2 B"] | None],
+  *,
+  scan: bool = False,
+  train: bool = False,
+  rngs: nnx.Rngs | None = None,
+) -> Float[Array, "B N D"]:
+  """The tokens after all blocks.
+
+  Args:
+    blocks: alike but for their weights.
+    x: tokens.
+    paths: of each block.
+    scan: whether to loop over stacked weights; the same numbers.
+    train: as of a block.
+    rngs: the same.
+  """
+  keys = None if rngs is None else jax.random.split(rngs.dropout(), len(blocks))
+
+  def through(block: Block, x: Array, kept: Any, key: Any) -> Array:
+    own = None if key is None else nnx.Rngs(dropout=key)
+    return block(x, train=train, rngs=own, paths=kept)
+
+  if not scan:
+    for i, block in enumerate(blocks):
+      x = through(block, x, paths[i], None if keys is None else keys[i])
+    return x
+  graphdef = nnx.graphdef(blocks[0])
+  kept = [jnp.ones((2, len(x))) if one is None else one for one in paths]
+  weights = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
+  stacked = jax.tree.map(lambda *each: jnp.stack(each), *weights)
+
+  def step(x: Array, own: Any) -> tuple[Array, None]:
+    weights, kept, key = own
+    block = nnx.merge(graphdef, nnx.State(weights))
+    return through(block, x, kept, key), None
+
+  return jax.lax.scan(step, x, (stacked, jnp.stack(kept), keys))[0]
