@@ -1,8 +1,7 @@
 """Compiled programs kept on disk, so that a second start compiles none.
 
 JAX runs what it finds in that folder: whoever may write there may run code as
-the user. So it is a private one, and a folder that others may write to is
-refused.
+the user. So ours is private, and one that others may write to is not used.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_BYTES = 2**30
 _ENTRIES = "*-cache"
 _TIDIED = "tidied"  # When that was, as its time of modification.
 _ZLIB = b"\x78"  # The first byte; JAX compresses by zstd where it can.
-# JAX keeps nothing that compiled within a second, and a run has a dozen such.
+# JAX keeps nothing that compiled within a second, which most programs do.
 _MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
@@ -33,12 +32,15 @@ def enable() -> pathlib.Path | None:
   JAX's own settings stand: `JAX_COMPILATION_CACHE_DIR` names another folder,
   `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
 
+  Of several processes of one run the first alone keeps what it compiles.
+
   Returns:
     The folder; None where nothing is kept, of which a line on stderr gives
     the reason if it was not asked for.
 
   Raises:
-    ValueError: others may write to the folder; names it, and what to do.
+    ValueError: others may write to the folder that the user named; names it,
+      and what to do.
   """
   settings: Any = jax.config  # Its attributes are made at run time.
   if not settings.jax_enable_compilation_cache:
@@ -54,11 +56,11 @@ def enable() -> pathlib.Path | None:
   try:
     folder = default_folder()
     make_private(folder)
-  except (OSError, RuntimeError) as error:
+    check_private(folder, "folder")
+    tidy(folder)
+  except (OSError, RuntimeError, ValueError) as error:
     print(f"compiled programs are not kept: {error}", file=sys.stderr)
     return None
-  check_private(folder, "the folder of compiled programs")
-  tidy(folder)
   settings.update("jax_compilation_cache_dir", str(folder))
   return folder
 
@@ -95,8 +97,11 @@ def check_private(folder: pathlib.Path, name: str) -> None:
     folder: what is not there yet, JAX makes.
     name: of the folder, for the message.
   """
-  folder = folder.expanduser().resolve()
-  remedy = "name a folder of your own, of mode 700 (JAX_COMPILATION_CACHE_DIR)"
+  folder = folder.resolve()
+  remedy = (
+    "have JAX_COMPILATION_CACHE_DIR name a folder of your own, of mode 700, or "
+    "keep nothing by JAX_ENABLE_COMPILATION_CACHE=false"
+  )
   if folder.exists():
     facts = folder.stat()
     mode = stat.S_IMODE(facts.st_mode)

@@ -164,6 +164,18 @@ def test_a_folder_that_others_write_to_is_refused(
   said = capsys.readouterr().err
   assert f"JAX_COMPILATION_CACHE_DIR={tmp_path} has mode {mode:03o}" in said
   assert "name a folder of your own, of mode 700" in said
+  assert "keep nothing by JAX_ENABLE_COMPILATION_CACHE=false" in said
+
+
+def test_ours_is_then_not_used(settings, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  folder = cache.default_folder()
+  folder.mkdir(parents=True)
+  folder.chmod(0o777)
+  assert cache.enable() is None
+  assert settings.jax_compilation_cache_dir is None
+  said = capsys.readouterr().err
+  assert f"compiled programs are not kept: folder={folder} has mode 777" in said
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o750])
