@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, keep_compiled
 from relvit_jax.data.builders import catalogue
 
 
@@ -143,6 +143,7 @@ def _show(arguments: argparse.Namespace) -> None:
   if arguments.out.suffix not in (".png", ".pdf", ".svg"):
     raise CommandError(f"--out={arguments.out} must be a .png, .pdf or .svg")
   config = checked_config(arguments.config, arguments.overrides)
+  keep_compiled()
   from relvit_jax.analysis import contact_sheet
   from relvit_jax.training import datasets
 

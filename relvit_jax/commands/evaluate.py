@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import Any
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, keep_compiled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
   Raises:
     CommandError: the checkpoint or its data set cannot be used.
   """
+  keep_compiled()
   from relvit_jax.training import datasets
   from relvit_jax.training.trained import Trained
 

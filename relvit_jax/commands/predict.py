@@ -7,7 +7,7 @@ import json
 import pathlib
 from typing import Any
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, keep_compiled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
   """
   if arguments.top < 1:
     raise CommandError(f"--top={arguments.top} must be at least 1")
+  keep_compiled()
   from relvit_jax.analysis import prediction
   from relvit_jax.training.trained import Trained
 

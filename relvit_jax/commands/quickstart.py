@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, keep_compiled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
   if arguments.workdir.exists() and not arguments.workdir.is_dir():
     raise CommandError(f"--workdir={arguments.workdir} is a file, not a folder")
+  keep_compiled()
   # JAX, scikit-learn and matplotlib are not needed for a refusal or a --help.
   from relvit_jax.analysis import quickstart
 

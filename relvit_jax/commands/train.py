@@ -9,7 +9,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, keep_compiled
 
 EPILOG = """\
 Any key of a config is overridden by --config.KEY=VALUE, with the dots of the
@@ -49,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     CommandError: the config, the work directory or the data cannot be used.
   """
   config = checked_config(arguments.config, arguments.overrides)
+  keep_compiled()
   # Devices are started only for a config that is right, and all else is
   # imported only if they can share its batches.
   from relvit_jax.training import partitioning

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from relvit_jax.data import augment, erasing
@@ -112,6 +111,9 @@ def _symmetric_beta(
   """
   if not alpha:
     return jnp.ones_like(numbers)
+  # A run that mixes nothing does not wait for it.
+  import scipy.special
+
   steps = np.linspace(0, 1, _QUANTILES + 1)
   table = scipy.special.betaincinv(alpha, alpha, steps).astype(np.float32)
   place = numbers * _QUANTILES

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn import datasets
 
 from relvit_jax.data.builders import catalogue
 from relvit_jax.data.images import ImageError
@@ -41,6 +40,9 @@ def digits() -> dict[str, Split]:
 
   Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI.
   """
+  # No other data set waits for it.
+  from sklearn import datasets
+
   pixels, labels = datasets.load_digits(return_X_y=True)
   scans = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
   scans = np.repeat(scans, 3, axis=-1)
