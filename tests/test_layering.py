@@ -16,7 +16,7 @@ ORDER = """
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
   config config_limits config_model config_checks
-  data.images data.splits
+  data.images data.boxes data.splits
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
   data.builders.catalogue
