@@ -108,10 +108,18 @@ def get_config(arguments: Arguments) -> ConfigDict:
         "mean": optional(tuple),
         "std": optional(tuple),
         # auto, resident (the split on the device) or streaming (decoded on
-        # the host); auto is resident where the split fits. Changes no number.
+        # the host); auto is resident where the split fits. Changes no number,
+        # unless crop_at_decode does.
         "feed": "auto",
-        # Processes that decode for a streaming feed; 0: threads. [choice]
-        "num_workers": 0,
+        # Whether a streaming feed cuts what is shown out of the whole image as
+        # it decodes it: a crop then has all the pixels that the file has for
+        # it, of 8 bits, where stored_size leaves it those of a small square,
+        # and a third less work an image. The boxes are of one distribution,
+        # but others. None: where images of many sizes are cropped `resized`.
+        # [paper]: its crops are cut out of the whole image, to 8 bits.
+        "crop_at_decode": optional(bool),
+        # Processes that decode for a streaming feed; 0: threads. MEASURE
+        "num_workers": optional(int),
       },
       "augment": augment.group(pretrain),
       "model": {

@@ -21,7 +21,8 @@ ORDER = """
   data.builders.tiny_imagenet data.builders.imagenet100
   data.builders.catalogue
   data.sources data.prepare
-  data.augment data.colour data.patch_augment data.order data.feed
+  data.augment data.colour data.patch_augment data.order
+  data.loading data.read_ahead data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
   training.drloc training.localisation training.objectives training.metrics

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Integer, Key, Shaped
 from relvit_jax import resize
 from relvit_jax.data import boxes as formulas
 
+
 def subkeys(keys: Key[Array, " B"], count: int) -> Key[Array, "{count} B"]:
   """`count` independent keys of each example: one for each function."""
   return jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys)

@@ -45,7 +45,7 @@ class Crops:
     self,
     size: tuple[int, int],
     numbers: Float[np.ndarray, f"{NUMBERS}"] | None = None,
-  ) -> Float[np.ndarray, "4"]:
+  ) -> Float[np.ndarray, " 4"]:
     """(top, left, height, width) in an image of this (height, width).
 
     Args:

@@ -82,7 +82,7 @@ def squash(
 
 def view(
   data: bytes, what: str, size: int, box_of: BoxOf, *, bounded: bool = True
-) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "4"]]:
+) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float[np.ndarray, " 4"]]:
   """A box of an encoded image, resized to size×size pixels, and the box.
 
   What `decode` would give, cut and resized, without making all of its pixels:
@@ -105,19 +105,17 @@ def view(
   """
   boxes: list[tuple[np.ndarray, float]] = []
 
-  def decode_less(image: Image.Image) -> None:
-    width = image.size[0]
+  def decode_less(image: Any) -> None:
+    width, height = image.size
     turned = _orientation(image) in _TURNED
-    box = box_of(image.size if turned else image.size[::-1])
+    box = box_of((width, height) if turned else (height, width))
     shrunk = _shrink(min(box[2:]) / size)
-    drafted = image.draft(
-      image.mode, (width // shrunk, image.size[1] // shrunk)
-    )
+    drafted = image.draft(image.mode, (width // shrunk, height // shrunk))
     boxes.append((box, width / drafted[1][2] if drafted else 1.0))
 
   image = _upright(_rgb(_load(data, what, decode_less)))
   if not boxes:
-    boxes.append((box_of(image.size[::-1]), 1.0))
+    boxes.append((box_of((image.height, image.width)), 1.0))
   [(box, shrunk)] = boxes
   top, left, height, width = (float(side) / shrunk for side in box)
   edges = left, top, left + width, top + height
