@@ -72,6 +72,9 @@ class Resident:
     del words, step, count
     return self._data
 
+  def close(self) -> None:
+    """Nothing reads ahead."""
+
   def batches(
     self, words: Array, data: Batch, step: Array
   ) -> Callable[[Array], Batch]:
