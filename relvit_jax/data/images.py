@@ -7,9 +7,10 @@ of them become upright RGB here, or an `ImageError` that names the file.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def decode(data: bytes, what: str) -> UInt8[np.ndarray, "H W 3"]:
     ImageError: empty, cut short, damaged, of another format, or of more than
       `MAX_PIXELS` pixels.
   """
-  return np.array(_upright(_rgb(_load(data, what))))
+  return np.array(_upright(_rgb(_loaded(_open(data, what), what))))
 
 
 def squash(
@@ -103,20 +104,18 @@ def view(
   Raises:
     ImageError: as `decode`.
   """
-  boxes: list[tuple[np.ndarray, float]] = []
-
-  def decode_less(image: Any) -> None:
-    width, height = image.size
+  image = _open(data, what)
+  width, height = image.size
+  drafted = box = None
+  if image.format == "JPEG":  # All that matters stands in its header.
     turned = _orientation(image) in _TURNED
     box = box_of((width, height) if turned else (height, width))
-    shrunk = _shrink(min(box[2:]) / size)
-    drafted = image.draft(image.mode, (width // shrunk, height // shrunk))
-    boxes.append((box, width / drafted[1][2] if drafted else 1.0))
-
-  image = _upright(_rgb(_load(data, what, decode_less)))
-  if not boxes:
-    boxes.append((box_of((image.height, image.width)), 1.0))
-  [(box, shrunk)] = boxes
+    shrink = _shrink(float(min(box[2:])) / size)
+    drafted = image.draft(image.mode, (width // shrink, height // shrink))
+  image = _upright(_rgb(_loaded(image, what)))
+  if box is None:
+    box = box_of((image.height, image.width))
+  shrunk = width / drafted[1][2] if drafted else 1.0
   top, left, height, width = (float(side) / shrunk for side in box)
   edges = left, top, left + width, top + height
   if bounded:
@@ -139,7 +138,7 @@ def stored(data: bytes, what: str) -> bytes:
   Raises:
     ImageError: as `decode`.
   """
-  image = _load(data, what)
+  image = _loaded(_open(data, what), what)
   if (
     image.format in ("JPEG", "PNG")
     and image.mode == "RGB"
@@ -188,39 +187,44 @@ class Skips:
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
-def _load(
-  data: bytes, what: str, prepare: Callable[[Any], None] | None = None
-) -> Image.Image:
-  """The image with its pixels decoded, as it lies in the file.
-
-  Args:
-    data: the bytes of the file.
-    what: the name of the image in an error.
-    prepare: called with a JPEG before its pixels are decoded.
-  """
-  if not data:
-    raise ImageError(f"{what}: the file is empty")
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+  """Whatever PIL raises of an image becomes an `ImageError`."""
   # Not one exception of PIL's own: damaged files make its plugins raise
   # OSError, SyntaxError, struct.error, IndexError, zlib.error, …
   try:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    width, height = image.size
-    if width * height <= MAX_PIXELS:
-      if prepare and image.format == "JPEG":
-        prepare(image)
-      image.load()
+    yield
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as bomb:
     raise ImageError(f"{what}: {bomb}") from bomb
-  except Image.UnidentifiedImageError as error:
-    raise ImageError(
-      f"{what}: the {len(data):,} bytes are none of {', '.join(FORMATS)}"
-    ) from error
   except Exception as error:
     raise ImageError(f"{what}: damaged or cut short ({error})") from error
+
+
+def _open(data: bytes, what: str) -> Any:
+  """The image of which only the header was read."""
+  if not data:
+    raise ImageError(f"{what}: the file is empty")
+  with _named(what):
+    try:
+      image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+      image = None
+  if image is None:
+    raise ImageError(
+      f"{what}: the {len(data):,} bytes are none of {', '.join(FORMATS)}"
+    )
+  width, height = image.size
   if width * height > MAX_PIXELS:
     raise ImageError(
       f"{what}: {width}×{height} pixels are more than {MAX_PIXELS:,}"
     )
+  return image
+
+
+def _loaded(image: Any, what: str) -> Image.Image:
+  """The image with its pixels decoded, as it lies in the file."""
+  with _named(what):
+    image.load()
   return image
 
 
