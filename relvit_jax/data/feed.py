@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from relvit_jax.data import loading, order, read_ahead, splits
 # were decoded, and are as they are shown; while evaluating "mask": bool [B].
 Batch = Mapping[str, Any]
 Examples = loading.Examples
+Pieces = Generator[dict[str, np.ndarray], None, None]
 
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
@@ -126,7 +127,7 @@ class Streaming:
     self._parts = read_ahead.cut(self._own_rows(), image_bytes)
     self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
     self._next: tuple[bytes, int] | None = None
-    self._iterator: Any = None
+    self._iterator: Pieces | None = None
 
   def block(self, words: np.ndarray, step: int, count: int) -> Batch:
     """The batches of steps step, …, step + count - 1, with room for more.
@@ -134,8 +135,9 @@ class Streaming:
     Called step after step it goes on reading; called for any other step it
     begins anew there, and finds the same batches.
     """
-    if self._next != (words.tobytes(), step):
-      self._begin(words, step)
+    if self._iterator is None or self._next != (words.tobytes(), step):
+      self.close()
+      self._iterator = self._read(words, step)
     # Forgotten until all is there: what fails begins anew.
     self._next = None
     own = self._own_rows()
@@ -156,9 +158,8 @@ class Streaming:
       self._iterator.close()
     self._iterator = self._next = None
 
-  def _begin(self, words: np.ndarray, step: int) -> None:
-    self.close()
-    self._iterator = read_ahead.pieces(
+  def _read(self, words: np.ndarray, step: int) -> Pieces:
+    return read_ahead.pieces(
       functools.partial(
         loading.training_rows,
         self._examples,
@@ -247,7 +248,7 @@ def evaluation_batches(
   parts = read_ahead.cut(
     slice(0, batch_size), math.prod(loading.shape(examples, training=False))
   )
-  read: Any = read_ahead.pieces(
+  read = read_ahead.pieces(
     load,
     parts,
     range(num_batches),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -51,8 +51,10 @@ def pieces(
   *,
   ahead: int,
   num_workers: int,
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
   """All pieces of batches.start, then of the next batch, …
+
+  Closing it ends whoever loads.
 
   Args:
     load: (number of a batch, rows) → these rows of it; picklable if there are
@@ -91,7 +93,11 @@ def pieces(
     read = read.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers)
     )
-  return iter(read)
+  iterator = iter(read)
+  try:
+    yield from iterator
+  finally:
+    iterator.close()
 
 
 def _load_piece(
