@@ -118,7 +118,9 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # but others. None: where images of many sizes are cropped `resized`.
         # [paper]: its crops are cut out of the whole image, to 8 bits.
         "crop_at_decode": optional(bool),
-        # Processes that decode for a streaming feed; 0: threads. MEASURE
+        # Processes that decode for a streaming feed; 0: threads. None: threads
+        # on up to four cores, else a process for each core but one, at most
+        # 16; data/read_ahead.py has the measurement. Changes no number.
         "num_workers": optional(int),
       },
       "augment": augment.group(pretrain),

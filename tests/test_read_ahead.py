@@ -111,9 +111,26 @@ def test_no_worker_starts_a_device():
   reader.close()
 
 
-def test_workers_are_as_many_as_asked_for(monkeypatch):
-  monkeypatch.setattr(read_ahead, "cores", lambda: 16)
-  assert [read_ahead.workers(n) for n in (0, 3, None)] == [0, 3, 15]
+@pytest.mark.parametrize(
+  ("cores", "asked", "images", "workers"),
+  [
+    (16, 0, None, 0),
+    (2, 3, 10, 3),
+    (2, None, None, 0),
+    (4, None, None, 0),
+    (5, None, None, 4),
+    (16, None, None, 15),
+    (96, None, None, 16),
+    (16, None, 5_000, 0),  # Threads are done before processes have started.
+    (16, None, 10_000, 5),
+    (16, None, 126_689, 15),
+  ],
+)
+def test_processes_decode_where_they_pay(
+  cores, asked, images, workers, monkeypatch
+):
+  monkeypatch.setattr(read_ahead, "cores", lambda: cores)
+  assert read_ahead.workers(asked, images) == workers
 
 
 def test_cores_are_those_that_the_process_may_use():

@@ -213,7 +213,7 @@ def make(
     max_steps: how many batches a block has at most.
     mesh: the devices.
     num_workers: processes that decode for a streaming feed; 0: threads; None:
-      as many as `read_ahead.default_workers` has.
+      as `read_ahead.workers` finds best.
     stream: whether to stream even what is in memory.
     repeats: how often an image comes in a row, as `order.batch_indices` says.
   """
@@ -253,7 +253,7 @@ def evaluation_batches(
     parts,
     range(num_batches),
     ahead=2 * len(parts),
-    num_workers=read_ahead.workers(num_workers),
+    num_workers=read_ahead.workers(num_workers, len(examples)),
   )
   with contextlib.closing(read):
     for _ in range(num_batches):
