@@ -110,9 +110,14 @@ def test_the_limit_in_words():
     "886, and the device waits 65 % of the time; data.num_workers=7 may help "
     "(num_workers=2, 8 cores)"
   )
-  for workers, cores in ((7, 8), (0, 2), (0, 1)):
-    words = WAITS.in_words(workers, cores)
-    assert "only more cores, or smaller images on the disk, will help" in words
+  for workers, cores, mend in (
+    (0, 4, "data.num_workers=3 may help"),
+    (1, 2, "data.num_workers=0, which is threads on all cores, may help"),
+    (8, 8, "only more cores, or smaller images on the disk, will help"),
+    (0, 2, "only more cores, or smaller images on the disk, will help"),
+    (0, 1, "only more cores, or smaller images on the disk, will help"),
+  ):
+    assert f"; {mend} (" in WAITS.in_words(workers, cores)
 
 
 def test_a_feed_that_keeps_up_is_not_blamed():

@@ -51,8 +51,10 @@ class Waits:
       return None
     rate = self.images / self.seconds
     alone = rate / (1 - self.share) if self.share < 1 else float("inf")
-    if max(1, num_workers) < cores - 1:
+    if num_workers < cores - 1 and cores > 2:
       mend = f"data.num_workers={cores - 1} may help"
+    elif 0 < num_workers < cores:
+      mend = "data.num_workers=0, which is threads on all cores, may help"
     else:
       mend = "only more cores, or smaller images on the disk, will help"
     return (
