@@ -112,11 +112,11 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # unless crop_at_decode does.
         "feed": "auto",
         # Whether a streaming feed cuts what is shown out of the whole image as
-        # it decodes it: a crop then has all the pixels that the file has for
-        # it, of 8 bits, where stored_size leaves it those of a small square,
-        # and a third less work an image. The boxes are of one distribution,
-        # but others. None: where images of many sizes are cropped `resized`.
-        # [paper]: its crops are cut out of the whole image, to 8 bits.
+        # it decodes it, and rounds to 8 bits: a crop then has all the pixels
+        # that the file has for it, where stored_size leaves it those of a small
+        # square, and takes 1.5 ms of a core instead of 1.9. Boxes are drawn
+        # from the same distribution, but are others. None: where images of
+        # many sizes are cropped `resized`. [paper]: so are its crops.
         "crop_at_decode": optional(bool),
         # Processes that decode for a streaming feed; 0: threads. None: threads
         # on up to four cores, else a process for each core but one, at most

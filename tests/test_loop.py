@@ -146,6 +146,8 @@ def test_a_slow_feed_is_found_out_with_how_slow_it_is(monkeypatch):
     monkeypatch,
     slow,
     **{"data.feed": "streaming", "data.num_workers": 0, "batch_size": 32},
+    **{"model.backbone": "vit", "model.embed_dim": 12, "model.depth": 1},
+    **{"model.num_heads": 2},
   )
   # Sixteen batches or more were read while nothing else went on.
   assert found.images == 20 * 32

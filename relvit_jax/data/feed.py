@@ -34,7 +34,8 @@ Pieces = Generator[dict[str, np.ndarray], None, None]
 
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
-# What a block of a streaming feed may take of the host, and of a device.
+# What a block of a streaming feed may take of a device; of the host as much
+# again, for the next one.
 _BLOCK_BYTES = 256 * 2**20
 
 
