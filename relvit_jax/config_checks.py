@@ -148,6 +148,30 @@ def _view(config: Any) -> Iterator[str]:
     )
 
 
+def _decoding(config: Any) -> Iterator[str]:
+  """What must hold for crops to be cut by who decodes images."""
+  data = config.data
+  if not data.crop_at_decode:
+    return
+  needed = "data.crop_at_decode=True needs"
+  if data.feed != "streaming":
+    yield (
+      f"{needed} data.feed='streaming', not {data.feed!r}: what lies on a "
+      "device was decoded before"
+    )
+  if config.augment.crop != "resized":
+    yield (
+      f"{needed} augment.crop='resized', not {config.augment.crop!r}: nothing "
+      "else is cut out of a larger image"
+    )
+  native = config_limits.NATIVE_SIZES.get(data.name)
+  if native:
+    yield (
+      f"{needed} images of many sizes: those of {data.name} have "
+      f"{native}×{native} pixels"
+    )
+
+
 def _mixing(config: Any) -> Iterator[str]:
   augment = config.augment
   mixes = augment.mix_probability and (
@@ -218,6 +242,7 @@ RULES = (
   _tasks,
   _data,
   _view,
+  _decoding,
   config_model.problems,
   _mixing,
   _drloc,

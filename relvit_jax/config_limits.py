@@ -33,6 +33,8 @@ OPTIONAL = {
   "data.stored_size",
   "data.mean",
   "data.std",
+  "data.crop_at_decode",
+  "data.num_workers",
   "augment.eval_crop",
   "model.patch_size",
   "model.embed_dim",

@@ -40,6 +40,18 @@ WRONG = [
   ("cifar10", "data.std=0.2,0.2", "data.std=.* must be 3 numbers above 0"),
   ("cifar10", "data.folder=.", "data.folder='.' is for data.name=folder"),
   ("cifar10", "data.feed=slow", "must be one of auto, resident, streaming"),
+  ("cifar10", "data.num_workers=-1", "num_workers=-1 must be 0 or more"),
+  ("flowers102", "data.crop_at_decode=True", "needs data.feed='streaming'"),
+  (
+    "flowers102",
+    "data.crop_at_decode=True data.feed=streaming augment.crop=none",
+    "crop_at_decode=True needs augment.crop='resized', not 'none'",
+  ),
+  (
+    "tiny_imagenet",
+    "data.crop_at_decode=True data.feed=streaming augment.crop=resized",
+    "needs images of many sizes: those of tiny_imagenet have 64×64 pixels",
+  ),
   ("cifar10", "augment.crop=random", "must be one of pad, resized, none"),
   ("cifar10", "augment.crop_scale=0.9,0.1", "ascending"),
   ("cifar10", "augment.crop_padding=32", "crop_padding=32 must be below"),

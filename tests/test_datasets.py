@@ -67,6 +67,29 @@ def test_the_feed_can_be_forced(settings, feed, kind):
   assert isinstance(loaded.splits["train"], kind)
 
 
+@pytest.mark.parametrize(
+  ("more", "cropped"),
+  [
+    ((), True),
+    (("data.crop_at_decode=True",), True),
+    (("data.crop_at_decode=False",), False),
+    (("augment.crop=none",), False),
+  ],
+)
+def test_a_stream_of_many_sizes_is_cropped_as_it_is_decoded(
+  settings, more, cropped
+):
+  loaded = load(settings, "data.feed=streaming", *more)
+  assert ("; cropped as they are decoded" in loaded.feed) == cropped
+  for split in loaded.splits.values():
+    if not cropped:
+      assert split.crops is None
+      continue
+    assert (split.crops.size, split.crops.share) == (64, 0.8)
+    batch = split.take_crops([0, 1])
+    assert batch["image"].shape == (2, 64, 64, 3)
+
+
 def test_held_out_images_are_in_no_other_part(settings):
   splits = load(settings).splits
   pixels = {

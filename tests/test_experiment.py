@@ -18,7 +18,7 @@ from tiny_runs import RANDOM, typed
 
 from relvit_jax import cli, config
 from relvit_jax.data import sources
-from relvit_jax.training import checkpoint, experiment, logs
+from relvit_jax.training import checkpoint, experiment, logs, waiting
 from relvit_jax.training.trained import Trained
 
 
@@ -228,6 +228,21 @@ def test_batches_that_devices_cannot_share_are_refused(tmp_path, capsys):
     capsys.readouterr().err
   )
   assert not (tmp_path / "run").exists()
+
+
+def test_a_stream_that_limits_a_run_is_named_in_its_summary(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(waiting, "SIGNIFICANT", -1)
+  for feed in ("streaming", "resident"):
+    run = tmp_path / feed
+    keys = {"data.feed": feed, "steps_per_dispatch": 2}
+    assert cli.main(typed("digits:supervised", run, **keys)) == 0
+    streams = feed == "streaming"
+    said = capsys.readouterr().out
+    assert ("\nthe feed is the limit: it gives " in said) == streams
+    shares = ["feed_wait_share" in r for r in records(run)]
+    assert any(shares) == streams
 
 
 def real_keys(data_dir, **more):

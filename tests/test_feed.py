@@ -1,11 +1,22 @@
 """Two feeds, the same batches; evaluation holds every example once."""
 
+import io
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
-from relvit_jax.data import feed, sources
+from relvit_jax.data import (
+  boxes,
+  feed,
+  images,
+  loading,
+  read_ahead,
+  sources,
+)
 from relvit_jax.training import partitioning
 
 SPLITS = sources.digits()
@@ -115,6 +126,118 @@ def test_blocks_of_large_images_have_fewer_steps(size, steps):
   assert made.max_steps == steps
 
 
+def photographs(kept=4):
+  """JPEGs of real scans, of many sizes, cropped as they are decoded."""
+  source = []
+  for i, scan in enumerate(SPLITS["train"].images[:24]):
+    file = io.BytesIO()
+    large = PIL.Image.fromarray(scan).resize((20 + i, 30))
+    large.save(file, "JPEG", quality=90)
+    source.append({"image": file.getvalue(), "label": i % 10})
+  crops = boxes.Crops(12, (0.3, 1.0), (3 / 4, 4 / 3), 10, 0.8)
+  return sources.Records("scans", source, tuple("0123456789"), kept, crops)
+
+
+def cropping(num_workers=0, batch_size=8, examples=None):
+  return feed.make(
+    examples or photographs(),
+    batch_size=batch_size,
+    max_steps=ROOM,
+    mesh=MESH,
+    num_workers=num_workers,
+  )
+
+
+def test_crops_come_as_bytes_of_the_shown_size_and_know_their_boxes():
+  made = cropping()
+  data = jax.device_get(made.block(WORDS, 0, 5))
+  assert {key: (a.shape, a.dtype) for key, a in data.items()} == {
+    "image": ((5, 8, 12, 12, 3), np.uint8),
+    "label": ((5, 8), np.int32),
+    "box": ((5, 8, 4), np.float32),
+  }
+  assert len(np.unique(data["box"].reshape(-1, 4), axis=0)) > 30
+  made.close()
+
+
+def test_crops_are_the_same_wherever_the_run_was_stopped_and_who_decodes():
+  whole = batches(cropping(), 0, 5)
+  for num_workers in (0, 2):
+    made = cropping(num_workers)
+    rest = batches(made, 3, 2)
+    made.close()
+    for one, other in zip(whole[3:], rest, strict=True):
+      for key, value in one.items():
+        np.testing.assert_array_equal(value, other[key])
+
+
+def test_pieces_of_a_batch_are_put_where_they_belong(monkeypatch):
+  monkeypatch.setattr(read_ahead, "_PIECE_BYTES", 3 * 12 * 12 * 3)
+  made = cropping()
+  data = jax.device_get(made.block(WORDS, 2, 2))
+  made.close()
+  for i in range(2):
+    rows = loading.training_rows(photographs(), WORDS, 8, 1, 2 + i, slice(0, 8))
+    for key, value in rows.items():
+      np.testing.assert_array_equal(data[key][i], value)
+
+
+def test_the_next_block_is_read_while_the_device_works():
+  """All of it, and no more: what waits is bounded."""
+  taken, enough = [], threading.Semaphore(0)
+
+  class Counted(sources.Split):
+    def take(self, indices):
+      taken.append(len(indices))
+      enough.release()
+      return super().take(indices)
+
+  train = SPLITS["train"]
+  made = feed.Streaming(
+    Counted("x", train.images, train.labels, train.class_names), 32, ROOM, MESH
+  )
+  made.block(WORDS, 0, ROOM)
+  for _ in range(2 * ROOM):
+    assert enough.acquire(timeout=10)
+  assert not enough.acquire(timeout=0.2)
+  assert taken == [32] * 2 * ROOM
+  made.close()
+
+
+def test_a_stream_that_was_closed_or_failed_begins_anew():
+  class Sometimes(sources.Split):
+    fails = False
+
+    def take(self, indices):
+      if self.fails:
+        raise OSError("the disk is away")
+      return super().take(indices)
+
+  train = SPLITS["train"]
+  split = Sometimes("x", train.images, train.labels, train.class_names)
+  stream = feed.Streaming(split, 32, 1, MESH)
+  first = batches(stream, 0, 1)
+  stream.close()
+  assert_same(first, batches(stream, 0, 1))
+  Sometimes.fails = True
+  stream.close()
+  with pytest.raises(OSError, match="the disk is away"):
+    stream.block(WORDS, 0, 1)
+  Sometimes.fails = False
+  assert_same(first, batches(stream, 0, 1))
+  stream.close()
+
+
+def test_a_damaged_photograph_is_named_from_a_worker():
+  examples = photographs()
+  examples.source[5]["image"] = examples.source[5]["image"][:-100]
+  for num_workers in (0, 1):
+    stream = cropping(num_workers, 24, examples)
+    with pytest.raises(images.ImageError, match=r"scans, image 5: damaged or"):
+      stream.block(WORDS, 0, 1)
+    stream.close()
+
+
 def test_an_unreadable_image_stops_the_stream():
   class Broken:
     name, class_names, image_shape = "broken", ("a",), (8, 8, 3)
@@ -128,6 +251,22 @@ def test_an_unreadable_image_stops_the_stream():
   stream = feed.make(Broken(), batch_size=4, max_steps=1, mesh=MESH)
   with pytest.raises(ValueError, match="image 7 is truncated"):
     stream.block(WORDS, 0, 1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_evaluation_shows_the_middle_of_whole_images(num_workers):
+  examples = photographs()
+  read = list(feed.evaluation_batches(examples, 16, num_workers))
+  assert [batch["mask"].sum() for batch in read] == [16, 8]
+  for batch in read:
+    assert batch["image"].shape == (16, 10, 10, 3)
+    assert batch["image"].dtype == np.uint8
+  expected = examples.take_crops(range(24))
+  for key, value in expected.items():
+    joined = np.concatenate([batch[key] for batch in read])
+    np.testing.assert_array_equal(joined[:24], value)
+  # The shorter side of the first is 20, of which it shows 16.
+  np.testing.assert_allclose(expected["box"][0], [7, 2, 16, 16], atol=1e-5)
 
 
 def test_evaluation_batches_hold_every_example_once():

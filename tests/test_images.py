@@ -5,7 +5,9 @@ import struct
 import subprocess
 import sys
 import zlib
+from importlib.resources import files
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from relvit_jax.data import images
+from relvit_jax.data import augment, images
 
 
 def encoded(pixels, file_format="PNG", mode=None, **options):
@@ -199,8 +201,12 @@ BAD = {
 }
 
 
+def view(data, what):
+  return images.view(data, what, 2, lambda size: np.float32([0, 0, 2, 2]))
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("read", [images.decode, images.stored])
+@pytest.mark.parametrize("read", [images.decode, images.stored, view])
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_no_image_is_named(case, read):
   data, reason = BAD[case]
@@ -317,6 +323,104 @@ def test_skips_are_counted_and_end_beyond_their_limit():
 def test_fewer_than_none_cannot_be_skipped():
   with pytest.raises(ValueError, match="max_skipped=-1 must not be negative"):
     images.Skips(-1)
+
+
+def photograph(name="china.jpg"):
+  """A JPEG of 427×640 pixels, of a temple or a flower, as it was published."""
+  return files("sklearn.datasets.images").joinpath(name).read_bytes()
+
+
+def exact(pixels, box, size, bounded):
+  """A box of decoded pixels, resized without rounding."""
+  given = jnp.asarray(pixels)[None], jnp.asarray([box], jnp.float32)
+  made = augment.resize_boxes(*given, size, bounded=bounded)
+  return np.asarray(made[0]) * 255
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize(
+  ("box", "size"),
+  [
+    ((0, 0, 6, 8), 3),
+    ((1, 2, 4, 5), 4),
+    ((2, 1, 3, 3), 9),
+    ((0.5, 1.5, 5, 5), 4),
+  ],
+)
+def test_a_view_is_a_box_of_the_image_resized(box, size, bounded):
+  made, used = images.view(
+    encoded(noise()), "x", size, lambda _: np.float32(box), bounded=bounded
+  )
+  assert made.dtype == np.uint8
+  np.testing.assert_array_equal(used, np.float32(box))
+  # Along each axis it is rounded to 8 bits.
+  difference = np.abs(made - exact(noise(), box, size, bounded))
+  assert difference.max() <= 1.01
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize(
+  ("box", "size", "decoded"),
+  [
+    ((3, 5, 350, 301), 224, (640, 427)),  # Nothing to leave out.
+    ((11, 100, 401, 333), 64, (320, 214)),
+    ((0, 0, 427, 640), 40, (160, 107)),
+    ((26.7, 133.2, 373.6, 373.6), 20, (80, 54)),
+  ],
+)
+def test_a_large_photograph_is_not_decoded_in_full_and_looks_the_same(
+  name, box, size, decoded, monkeypatch
+):
+  rgb, seen = images._rgb, []
+  monkeypatch.setattr(
+    images, "_rgb", lambda image: seen.append(image.size) or rgb(image)
+  )
+  for bounded in (True, False):
+    made, _ = images.view(
+      photograph(name), "x", size, lambda _: np.float32(box), bounded=bounded
+    )
+    assert seen.pop() == decoded
+    whole = images.decode(photograph(name), "x")
+    seen.clear()
+    difference = np.abs(made - exact(whole, box, size, bounded))
+    # Grey levels of 255.
+    assert difference.mean() < 1.5
+    assert np.quantile(difference, 0.99) < 8
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "JPEG"])
+def test_a_view_is_of_the_upright_image(orientation, file_format):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  pixels = np.kron(noise(3, 4), np.ones((8, 8, 1)))
+  options = {"quality": 95, "subsampling": 0}
+  if file_format != "JPEG":
+    options = {"lossless": True}
+  data = encoded(pixels, file_format, exif=exif, **options)
+  upright = images.decode(data, "x")
+  asked = []
+
+  def box_of(size):
+    asked.append(size)
+    return np.float32([1, 2, 16, 12])
+
+  # Of the JPEG every other pixel of either axis is decoded.
+  size = 3 if file_format == "JPEG" else 6
+  made, _ = images.view(data, "x", size, box_of)
+  assert asked == [upright.shape[:2]]
+  difference = np.abs(made - exact(upright, (1, 2, 16, 12), size, bounded=True))
+  assert difference.max() < (24 if file_format == "JPEG" else 1.01)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "LA", "1"])
+def test_a_view_has_the_colours_that_decode_gives(mode):
+  file_format = "JPEG" if mode == "CMYK" else "PNG"
+  data = encoded(smooth(), file_format, mode=mode)
+  box = (2, 3, 12, 15)
+  made, _ = images.view(data, "x", 6, lambda _: np.float32(box))
+  pixels = images.decode(data, "x")
+  assert np.abs(made - exact(pixels, box, 6, bounded=True)).max() < 3
 
 
 def test_the_module_is_light():

@@ -17,18 +17,19 @@ ORDER = """
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
   config config_limits config_model config_checks compilation_cache
-  data.images data.splits
+  data.images data.boxes data.splits
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
   data.builders.catalogue
   data.sources data.prepare
-  data.augment data.colour data.patch_augment data.order data.feed
+  data.augment data.colour data.patch_augment data.order
+  data.loading data.read_ahead data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
   training.drloc training.localisation training.objectives training.metrics
   training.optimizer
   training.partitioning training.step training.transfer training.evaluate
-  training.stage training.loop training.probe
+  training.stage training.waiting training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint
   training.datasets training.workdir training.progress training.experiment
   training.trained

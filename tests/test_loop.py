@@ -1,13 +1,15 @@
 """The loop learns from real images, and stops when a number is none."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relvit_jax import config
-from relvit_jax.data import sources
-from relvit_jax.training import loop, metrics, partitioning, step
+from relvit_jax.data import read_ahead, sources
+from relvit_jax.training import loop, metrics, partitioning, step, waiting
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -114,3 +116,54 @@ def test_a_state_that_cannot_reach_the_end_is_refused():
   state, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
   with pytest.raises(ValueError, match=r"at step 100 .* num_steps=100"):
     loop.run(stage, state, SPLITS["validation"])
+
+
+class Slow(sources.Split):
+  """A tenth of a second to find a batch, whoever asks."""
+
+  def take(self, indices):
+    time.sleep(0.1)
+    return super().take(indices)
+
+
+def waits(monkeypatch, train, **keys):
+  """(what a run found that its devices waited, its history)."""
+  monkeypatch.setattr(read_ahead, "cores", lambda: 1)
+  settings = config.load("digits:supervised")
+  settings.update_from_flattened_dict(
+    {"num_steps": 24, "eval_every": 24, "steps_per_dispatch": 4} | keys
+  )
+  stage = Stage(settings, train, MESH)
+  watch = waiting.Watch()
+  _, history = loop.run(stage, stage.init(0), SPLITS["validation"], watch=watch)
+  return watch.total, history
+
+
+def test_a_slow_feed_is_found_out_with_how_slow_it_is(monkeypatch):
+  train = SPLITS["train"]
+  slow = Slow("slow", train.images, train.labels, train.class_names)
+  found, history = waits(
+    monkeypatch,
+    slow,
+    **{"data.feed": "streaming", "data.num_workers": 0, "batch_size": 32},
+    **{"model.backbone": "vit", "model.embed_dim": 12, "model.depth": 1},
+    **{"model.num_heads": 2},
+  )
+  # Sixteen batches or more were read while nothing else went on.
+  assert found.images == 20 * 32
+  assert found.share > 0.5
+  assert 250 < found.images / found.seconds < 450
+  shares = [means.get("feed_wait_share") for means in history.train.values()]
+  assert shares[0] is None
+  assert max(shares[1:]) > 0.5
+
+
+def test_a_fast_feed_and_a_resident_one_are_not_blamed(monkeypatch):
+  for keys in (
+    {"data.feed": "streaming", "data.num_workers": 0, "batch_size": 256},
+    {"batch_size": 256},
+  ):
+    found, history = waits(monkeypatch, SPLITS["train"], **keys)
+    assert found.in_words(0, 2) is None
+    streams = "data.feed" in keys
+    assert ("feed_wait_share" in history.train[24]) == streams

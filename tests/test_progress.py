@@ -55,3 +55,13 @@ def test_a_run_that_goes_on_counts_from_where_it_was():
   with progress.Progress(100, 60, batch_size=1, stream=stream) as shown:
     shown.advance(80, MEANS)
   assert "80.0/100" in stream.getvalue()
+
+
+def test_what_limits_a_run_is_said_once_and_not_at_once():
+  stream = io.StringIO()
+  with progress.Progress(100, 0, batch_size=1, stream=stream) as shown:
+    shown.limited(19.0, "too early")
+    shown.limited(25.0, None)
+    shown.limited(30.0, "the feed is the limit")
+    shown.limited(60.0, "still")
+  assert stream.getvalue() == "the feed is the limit\n"

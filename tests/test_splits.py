@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from relvit_jax.data import boxes, images
 from relvit_jax.data.images import ImageError
 from relvit_jax.data.splits import Records, Split, blank
 
@@ -100,6 +101,49 @@ def test_a_label_that_is_no_class_is_named(label):
       ValueError, match=f"image 6 has the label {label}, but there are 2 cl"
     ):
       use()
+
+
+CROPS = boxes.Crops(6, (0.3, 1.0), (3 / 4, 4 / 3), 4, 0.8)
+
+
+def test_crops_are_boxes_of_the_whole_images():
+  kept = pictures((9, 6), (20, 30), (4, 4))
+  examples = records(kept, [1, 0, -1], stored_size=2, crops=CROPS)
+  numbers = np.random.default_rng(0).random((2, 22), np.float32)
+  for chosen, of_each in (([2, 1], numbers), ([0, 1], None)):
+    batch = examples.take_crops(chosen, of_each)
+    side = 4 if of_each is None else 6
+    assert batch.keys() == {"image", "label", "box"}
+    assert batch["image"].shape == (2, side, side, 3)
+    assert batch["image"].dtype == np.uint8
+    for i, index in enumerate(chosen):
+      assert batch["label"][i] == [1, 0, -1][index]
+      box = CROPS.box(
+        kept[index].shape[:2], None if of_each is None else of_each[i]
+      )
+      np.testing.assert_array_equal(batch["box"][i], box)
+      view, _ = images.view(
+        png(kept[index]),
+        "x",
+        side,
+        lambda _, box=box: box,
+        bounded=of_each is not None,
+      )
+      np.testing.assert_array_equal(batch["image"][i], view)
+  # What is not asked for as a crop is the stored square.
+  assert examples.take([1])["image"].shape == (1, 2, 2, 3)
+
+
+def test_what_was_opened_without_crops_has_none():
+  with pytest.raises(ValueError, match="set/train was opened without crops"):
+    records(ALIKE, LABELS).take_crops([0])
+
+
+def test_a_damaged_record_is_named_when_it_is_cropped():
+  examples = records(ALIKE, crops=CROPS)
+  examples.source[5]["image"] = png(ALIKE[0])[:-40]
+  with pytest.raises(ImageError, match=r"set/train, image 5: damaged or cut"):
+    examples.take_crops([0, 5])
 
 
 def test_load_tells_how_far_it_is(monkeypatch):

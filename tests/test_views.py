@@ -147,6 +147,46 @@ def test_a_squashed_image_is_shown_in_its_own_proportions(crop):
   assert images.shape == (1, 8, 8, 3)
 
 
+@pytest.mark.parametrize("mega", [0, 3])
+def test_what_was_cropped_as_it_was_decoded_is_shown_as_it_is(mega):
+  view = Views(**PLAIN, crop="resized", eval_crop=0.5, mega_patches=mega)
+  size = view.crops.evaluation_size
+  assert (view.crops.size, size) == (8, 2 * mega or 8)
+  shown = batch(size=size) | {"box": jnp.zeros((4, 4))}
+  np.testing.assert_allclose(
+    pixels(view, view.evaluation(shown)),
+    np.asarray(shown["image"]) / 255,
+    atol=1e-6,
+  )
+  if not mega:
+    np.testing.assert_allclose(
+      pixels(view, train(view, shown).images),
+      np.asarray(shown["image"]) / 255,
+      atol=1e-6,
+    )
+
+
+def test_crops_leave_what_else_is_drawn_as_it_was():
+  """The keys of a view are its own, whoever crops."""
+  view = Views(**PLAIN, crop="resized", permute_patches=True)
+  cropped = batch() | {"box": jnp.zeros((4, 4))}
+  np.testing.assert_array_equal(train(view, cropped).places, train(view).places)
+
+
+def test_a_decoder_is_told_what_the_device_would_have_cut():
+  crops = Views(
+    **PLAIN,
+    crop="resized",
+    crop_scale=(0.2, 0.9),
+    crop_ratio=(1, 2),
+    eval_crop=0.8,
+  ).crops
+  assert (crops.scale, crops.ratio) == ((0.2, 0.9), (1, 2))
+  assert (crops.size, crops.evaluation_size, crops.share) == (8, 8, 0.8)
+  official = Views(**PLAIN, mega_patches=3, mega_while_evaluating=True)
+  assert official.crops.evaluation_size == 8
+
+
 STRONG = {
   "rand_augment": 2,
   "erasing": 0.5,

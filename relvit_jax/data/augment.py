@@ -16,9 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer, Key, Shaped
 
 from relvit_jax import resize
-
-# As often torchvision's RandomResizedCrop draws a box before it gives up.
-_TRIES = 10
+from relvit_jax.data import boxes as formulas
 
 
 def subkeys(keys: Key[Array, " B"], count: int) -> Key[Array, "{count} B"]:
@@ -136,35 +134,9 @@ def draw_boxes(
   scale: Sequence[float | int],
   ratio: Sequence[float | int],
 ) -> Int[Array, "B 4"]:
-  """(top, left, height, width) of the boxes of `resized_crop`, in pixels.
-
-  Ten times a share of the area is drawn uniformly and a ratio on a log scale;
-  the first box that fits is placed anywhere. If none fits, it is the largest
-  one in the middle whose ratio is allowed.
-  """
-  numbers = draw(keys, 2 * _TRIES + 2)
-  full_height, full_width = sizes[:, :1], sizes[:, 1:]
-  areas = _between(scale, numbers[:, :_TRIES]) * full_height * full_width
-  ratios = jnp.exp(_between(np.log(ratio), numbers[:, _TRIES:-2]))
-  heights = jnp.round(jnp.sqrt(areas / ratios))
-  widths = jnp.round(jnp.sqrt(areas * ratios))
-  fits = (heights <= full_height) & (widths <= full_width)
-  fits &= (heights >= 1) & (widths >= 1)
-  # The fallback stands last and always fits.
-  heights = jnp.append(heights, jnp.round(full_width / ratio[0]), axis=1)
-  widths = jnp.append(widths, jnp.round(full_height * ratio[1]), axis=1)
-  first = jnp.where(fits.any(1), jnp.argmax(fits, axis=1), _TRIES)[:, None]
-  shape = jnp.concatenate(
-    [jnp.take_along_axis(sides, first, axis=1) for sides in (heights, widths)],
-    axis=1,
-  )
-  shape = jnp.clip(shape, 1, sizes)
-  corners = jnp.where(
-    first == _TRIES,
-    (sizes - shape) // 2,
-    jnp.floor(numbers[:, -2:] * (sizes - shape + 1)),
-  )
-  return jnp.concatenate([corners, shape], axis=1).astype(jnp.int32)
+  """The boxes of `resized_crop`, as `boxes.draw_boxes` has them."""
+  numbers = draw(keys, formulas.NUMBERS)
+  return formulas.draw_boxes(numbers, sizes, scale, ratio)
 
 
 def centre_view(
@@ -190,15 +162,9 @@ def centre_view(
   if share is None:
     if images.shape[1:3] == (size, size):
       return to_float(images)
-    sizes = _original_sizes(images, None)
-    boxes = jnp.concatenate([jnp.zeros_like(sizes), sizes], axis=1)
-  else:
-    if not 0 < share <= 1:
-      raise ValueError(f"share={share} must be above 0 and at most 1")
-    sizes = _original_sizes(images, sizes)
-    side = share * jnp.min(sizes, axis=1, keepdims=True)
-    corners = (sizes - side) / 2
-    boxes = jnp.concatenate([corners, side, side], axis=1)
+    sizes = None
+  sizes = _original_sizes(images, sizes)
+  boxes = formulas.centre_boxes(sizes, share)
   return resize_boxes(images, boxes, size, sizes=sizes, bounded=False)
 
 
@@ -250,10 +216,3 @@ def _original_sizes(
   if sizes is None:
     return jnp.broadcast_to(jnp.array([[height, width]]), (batch, 2))
   return sizes
-
-
-def _between(
-  ends: Sequence[float | int] | np.ndarray, shares: Float[Array, "B K"]
-) -> Float[Array, "B K"]:
-  low, high = ends
-  return low + (high - low) * shares

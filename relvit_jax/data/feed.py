@@ -3,15 +3,18 @@
 `Resident` keeps the split on the device, where a compiled step draws its
 batches; `Streaming` decodes on the host, ahead of the step. Both show the same
 examples in the same order (`data.order`), so that which one a run uses changes
-its speed and nothing else.
+its speed and nothing else, unless images are cropped as they are decoded: then
+a stream shows parts of the whole images, drawn by the host, where the other
+shows parts of stored squares, drawn by the device.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,44 +22,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
-from numpy.typing import ArrayLike
 
-from relvit_jax.data import order, splits
+from relvit_jax.data import loading, order, read_ahead, splits
 
-# {"image": uint8 [B,H,W,3], "label": int32 [B]}, where the split has them
-# "size": int32 [B,2], and while evaluating "mask": bool [B].
+# {"image": uint8 [B,H,W,3], "label": int32 [B]}; "size": int32 [B,2], of images
+# that were squashed; "box": float32 [B,4], of images that were cropped as they
+# were decoded, and are as they are shown; while evaluating "mask": bool [B].
 Batch = Mapping[str, Any]
+Examples = loading.Examples
+Pieces = Generator[dict[str, np.ndarray], None, None]
 
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
-# What a block of a streaming feed may take of the host, and of a device.
+# What a block of a streaming feed may take of a device; of the host as much
+# again, for the next one.
 _BLOCK_BYTES = 256 * 2**20
-
-
-@runtime_checkable
-class Examples(Protocol):
-  """A part of a data set: `splits.Split` in memory, `splits.Records` not."""
-
-  @property
-  def name(self) -> str:
-    """Data set and part, as printed."""
-    ...
-
-  @property
-  def class_names(self) -> tuple[str, ...]:
-    """Of the labels, by their number."""
-    ...
-
-  def __len__(self) -> int: ...
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(height, width, 3) of the images as they are handed out."""
-    ...
-
-  def take(self, indices: ArrayLike) -> dict[str, np.ndarray]:
-    """The examples at these places, as a batch."""
-    ...
 
 
 class Resident:
@@ -94,6 +74,9 @@ class Resident:
     del words, step, count
     return self._data
 
+  def close(self) -> None:
+    """Nothing reads ahead."""
+
   def batches(
     self, words: Array, data: Batch, step: Array
   ) -> Callable[[Array], Batch]:
@@ -110,7 +93,9 @@ class Resident:
 
 
 class Streaming:
-  """Batches decoded on the host, some of them ahead of the step.
+  """Batches decoded on the host, ahead of the step.
+
+  While the device works on one block, all of the next is read.
 
   Args:
     examples: where they come from; picklable if there are workers.
@@ -120,6 +105,9 @@ class Streaming:
     mesh: the devices.
     num_workers: processes that decode; 0 uses threads of this one.
     repeats: how often an image comes in a row.
+
+  Attributes:
+    batch_size, max_steps, num_workers: as above.
   """
 
   def __init__(
@@ -131,15 +119,16 @@ class Streaming:
     num_workers: int = 0,
     repeats: int = 1,
   ):
-    batch_bytes = batch_size * math.prod(examples.image_shape)
-    self.batch_size = batch_size
-    self.max_steps = max(1, min(max_steps, _BLOCK_BYTES // batch_bytes))
+    image_bytes = math.prod(loading.shape(examples))
+    most = _BLOCK_BYTES // (batch_size * image_bytes)
+    self.batch_size, self.num_workers = batch_size, num_workers
+    self.max_steps = max(1, min(max_steps, most))
     self._examples = examples
-    self._num_workers = num_workers
     self._repeats = repeats
+    self._parts = read_ahead.cut(self._own_rows(), image_bytes)
     self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
     self._next: tuple[bytes, int] | None = None
-    self._iterator: Iterator[dict[str, np.ndarray]] = iter(())
+    self._iterator: Pieces | None = None
 
   def block(self, words: np.ndarray, step: int, count: int) -> Batch:
     """The batches of steps step, …, step + count - 1, with room for more.
@@ -147,19 +136,43 @@ class Streaming:
     Called step after step it goes on reading; called for any other step it
     begins anew there, and finds the same batches.
     """
-    if self._next != (words.tobytes(), step):
-      load = functools.partial(
-        _load_step,
+    if self._iterator is None or self._next != (words.tobytes(), step):
+      self.close()
+      self._iterator = self._read(words, step)
+    # Forgotten until all is there: what fails begins anew.
+    self._next = None
+    own = self._own_rows()
+    room: dict[str, np.ndarray] = {}
+    for i in range(count):
+      for part in self._parts:
+        for key, value in next(self._iterator).items():
+          if key not in room:
+            shape = (self.max_steps, own.stop - own.start, *value.shape[1:])
+            room[key] = np.zeros(shape, value.dtype)
+          room[key][i, part.start - own.start : part.stop - own.start] = value
+    self._next = words.tobytes(), step + count
+    return {key: self._put(value) for key, value in room.items()}
+
+  def close(self) -> None:
+    """Ends what reads ahead; `block` begins it again."""
+    if self._iterator is not None:
+      self._iterator.close()
+    self._iterator = self._next = None
+
+  def _read(self, words: np.ndarray, step: int) -> Pieces:
+    return read_ahead.pieces(
+      functools.partial(
+        loading.training_rows,
         self._examples,
         words,
         self.batch_size,
-        self._own_rows(),
         self._repeats,
-      )
-      self._iterator = _iterate(load, step, _NO_END, self._num_workers)
-    read = [next(self._iterator) for _ in range(count)]
-    self._next = words.tobytes(), step + count
-    return {key: self._put([one[key] for one in read]) for key in read[0]}
+      ),
+      self._parts,
+      range(step, _NO_END),
+      ahead=self.max_steps * len(self._parts),
+      num_workers=self.num_workers,
+    )
 
   def _own_rows(self) -> slice:
     """This host's share of a batch."""
@@ -167,14 +180,10 @@ class Streaming:
     first = jax.process_index() * share
     return slice(first, first + share)
 
-  def _put(self, read: list[np.ndarray]) -> Array:
-    """Stacked over steps, one shape however many there are, on the devices."""
-    stacked = np.zeros((self.max_steps, *read[0].shape), read[0].dtype)
-    np.stack(read, out=stacked[: len(read)])
-    whole = (self.max_steps, self.batch_size, *read[0].shape[1:])
-    return jax.make_array_from_process_local_data(
-      self._sharding, stacked, whole
-    )
+  def _put(self, own: np.ndarray) -> Array:
+    """This host's part of an array, on its devices."""
+    whole = (self.max_steps, self.batch_size, *own.shape[2:])
+    return jax.make_array_from_process_local_data(self._sharding, own, whole)
 
   def batches(
     self, words: Array, data: Batch, step: Array
@@ -193,7 +202,7 @@ def make(
   batch_size: int,
   max_steps: int,
   mesh: Mesh,
-  num_workers: int = 0,
+  num_workers: int | None = 0,
   stream: bool = False,
   repeats: int = 1,
 ) -> Feed:
@@ -204,13 +213,15 @@ def make(
     batch_size: over all hosts.
     max_steps: how many batches a block has at most.
     mesh: the devices.
-    num_workers: processes that decode for a streaming feed.
+    num_workers: processes that decode for a streaming feed; 0: threads; None:
+      as `read_ahead.workers` finds best.
     stream: whether to stream even what is in memory.
     repeats: how often an image comes in a row, as `order.batch_indices` says.
   """
   if isinstance(examples, splits.Split) and not stream:
     return Resident(examples, batch_size, max_steps, mesh, repeats)
-  return Streaming(examples, batch_size, max_steps, mesh, num_workers, repeats)
+  workers = read_ahead.workers(num_workers)
+  return Streaming(examples, batch_size, max_steps, mesh, workers, repeats)
 
 
 def words_of(key: Array) -> Array:
@@ -219,66 +230,33 @@ def words_of(key: Array) -> Array:
 
 
 def evaluation_batches(
-  examples: Examples, batch_size: int, num_workers: int = 0
+  examples: Examples, batch_size: int, num_workers: int | None = 0
 ) -> Iterator[Batch]:
   """The split in order, in batches of one size.
 
   The last is filled up; "mask" is false where an example is such a filling.
+
+  Args:
+    examples: of any split.
+    batch_size: over all hosts.
+    num_workers: as `make`.
   """
-  load = functools.partial(_load_in_order, examples, batch_size)
+  load = functools.partial(loading.evaluation_rows, examples, batch_size)
   num_batches = -(-len(examples) // batch_size)
   if isinstance(examples, splits.Split):
-    return map(load, range(num_batches))
-  return _iterate(load, 0, num_batches, num_workers)
-
-
-def _load_step(
-  examples: Examples,
-  words: np.ndarray,
-  batch_size: int,
-  rows: slice,
-  repeats: int,
-  step: int,
-) -> dict[str, np.ndarray]:
-  [chosen] = order.batch_indices(
-    words, step, 1, batch_size, len(examples), repeats
+    yield from (load(i, slice(0, batch_size)) for i in range(num_batches))
+    return
+  parts = read_ahead.cut(
+    slice(0, batch_size), math.prod(loading.shape(examples, training=False))
   )
-  return examples.take(chosen[rows])
-
-
-def _load_in_order(
-  examples: Examples, batch_size: int, index: int
-) -> dict[str, np.ndarray]:
-  places = np.arange(index * batch_size, (index + 1) * batch_size)
-  # A filling repeats a real example, so that no model sees what never is.
-  batch = examples.take(np.minimum(places, len(examples) - 1))
-  return batch | {"mask": places < len(examples)}
-
-
-def _iterate(
-  load: Callable[[int], dict[str, np.ndarray]],
-  start: int,
-  stop: int,
-  num_workers: int,
-) -> Iterator[dict[str, np.ndarray]]:
-  """load(start), load(start + 1), … computed ahead, in this order."""
-  import grain
-
-  ahead = 2 + num_workers
-  batches = (
-    grain.MapDataset.range(start, stop)
-    .map(load)
-    .to_iter_dataset(
-      grain.ReadOptions(num_threads=2, prefetch_buffer_size=ahead)
-    )
+  read = read_ahead.pieces(
+    load,
+    parts,
+    range(num_batches),
+    ahead=2 * len(parts),
+    num_workers=read_ahead.workers(num_workers, len(examples)),
   )
-  if num_workers:
-    from absl import flags
-
-    # Grain's workers read absl's flags, which only an absl program parses.
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()
-    batches = batches.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
-    )
-  return iter(batches)
+  with contextlib.closing(read):
+    for _ in range(num_batches):
+      batch = [next(read) for _ in parts]
+      yield {key: np.concatenate([b[key] for b in batch]) for key in batch[0]}

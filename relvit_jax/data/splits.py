@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 from numpy.typing import ArrayLike
 
-from relvit_jax.data import images
+from relvit_jax.data import boxes, images
 from relvit_jax.data.images import ImageError
 
 # Pixels are decoded outside Python's lock: on two cores two threads load JPEGs
@@ -74,12 +75,15 @@ class Records:
     source: {"image": bytes, "label": int} by index, such as a TFDS data source.
     stored_size: side of the square that images are squashed to; None where all
       are of one size.
+    crops: what a feed shows of them, cropped as they are decoded; None where
+      it hands out what `take` gives.
   """
 
   name: str
   source: Any
   class_names: tuple[str, ...]
   stored_size: int | None = None
+  crops: boxes.Crops | None = None
 
   def __post_init__(self) -> None:
     if self.stored_size is not None and self.stored_size < 1:
@@ -113,6 +117,44 @@ class Records:
     self._fill(batch, 0, chosen)
     if self.stored_size is None:
       del batch["size"]
+    return batch
+
+  def take_crops(
+    self, indices: ArrayLike, numbers: Float[np.ndarray, "b K"] | None = None
+  ) -> dict[str, np.ndarray]:
+    """Views of the examples, cut out of the whole images.
+
+    Args:
+      indices: of the examples.
+      numbers: uniform in [0, 1), that a random box of each is drawn from; None:
+        the middle, for evaluation.
+
+    Returns:
+      {"image": uint8 [b,S,S,3], "label": int32 [b], "box": float32 [b,4]}; the
+      box is (top, left, height, width) in pixels of the whole image.
+
+    Raises:
+      ImageError: an image is damaged; with the number of the record.
+      ValueError: a label is none of the classes, or there are no `crops`.
+    """
+    if self.crops is None:
+      raise ValueError(f"{self.name} was opened without crops")
+    side = self.crops.evaluation_size if numbers is None else self.crops.size
+    chosen = [int(index) for index in np.asarray(indices).reshape(-1)]
+    batch = _empty(len(chosen), (side, side, 3))
+    del batch["size"]
+    batch["box"] = np.empty((len(chosen), 4), np.float32)
+    for place, (index, record) in enumerate(self._records(chosen)):
+      batch["image"][place], batch["box"][place] = images.view(
+        record["image"],
+        self._what(index),
+        side,
+        functools.partial(
+          self.crops.box, numbers=None if numbers is None else numbers[place]
+        ),
+        bounded=numbers is not None,
+      )
+      batch["label"][place] = self._label(index, record["label"])
     return batch
 
   def load(self, progress: Callable[[int], Any] | None = None) -> Split:
@@ -153,17 +195,19 @@ class Records:
     self, batch: dict[str, np.ndarray], start: int, indices: Sequence[int]
   ) -> None:
     """Decodes the records to the places of the batch from `start` on."""
+    for place, (index, record) in enumerate(self._records(indices), start):
+      image, size = self._decode(index, record["image"])
+      batch["image"][place] = image
+      batch["size"][place] = size
+      batch["label"][place] = self._label(index, record["label"])
+
+  def _records(self, indices: Sequence[int]) -> Iterable[tuple[int, Any]]:
     several = getattr(self.source, "__getitems__", None)
     if several is not None:
       records = several(list(indices))
     else:
       records = [self.source[index] for index in indices]
-    places = zip(indices, records, strict=True)
-    for place, (index, record) in enumerate(places, start):
-      image, size = self._decode(index, record["image"])
-      batch["image"][place] = image
-      batch["size"][place] = size
-      batch["label"][place] = self._label(index, record["label"])
+    return zip(indices, records, strict=True)
 
   def _decode(
     self, index: int, data: bytes

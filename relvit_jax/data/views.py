@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from relvit_jax.data import (
   augment,
+  boxes,
   erasing,
   feed,
   mixing,
@@ -87,6 +88,23 @@ class Views:
     """Pixels a side of what the model is shown."""
     return self.mega_patches * self.patch_size or self.image_size
 
+  @property
+  def evaluation_size(self) -> int:
+    """Pixels a side that the middle of an image is resized to."""
+    random_cuts = self.mega_patches and self.mega_while_evaluating
+    return self.image_size if random_cuts else self.model_size
+
+  @property
+  def crops(self) -> boxes.Crops:
+    """What a feed cuts out, if it crops images as it decodes them."""
+    return boxes.Crops(
+      self.image_size,
+      self.crop_scale,
+      self.crop_ratio,
+      self.evaluation_size,
+      self.eval_crop,
+    )
+
   def training(self, keys: Key[Array, " B"], batch: feed.Batch) -> Shown:
     """Augmented images, and what the targets must know of them.
 
@@ -125,14 +143,12 @@ class Views:
     The exception is the official code's: random mega-patches, here drawn
     alike in every evaluation.
     """
-    random_cuts = self.mega_patches and self.mega_while_evaluating
-    images = augment.centre_view(
-      batch["image"],
-      self.image_size if random_cuts else self.model_size,
-      self.eval_crop,
-      batch.get("size"),
-    )
-    if random_cuts:
+    images = batch["image"]
+    if "box" not in batch:
+      images = augment.centre_view(
+        images, self.evaluation_size, self.eval_crop, batch.get("size")
+      )
+    if self.mega_patches and self.mega_while_evaluating:
       keys = jax.random.split(jax.random.key(0), len(images))
       images = self._mega(keys, augment.to_float(images))
     return self.normalise(images)
@@ -150,6 +166,8 @@ class Views:
 
   def _cropped(self, keys: Key[Array, " B"], batch: feed.Batch) -> Array:
     images, sizes = batch["image"], batch.get("size")
+    if "box" in batch:
+      return images
     if self.crop == "pad":
       return augment.pad_crop(keys, images, self.crop_padding)
     if self.crop == "resized":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from relvit_jax.data import feed, sources, statistics
+from relvit_jax.training import stage
 
 # Of a device's memory, what a resident split may take: the rest is for the
 # activations of large batches.
@@ -47,7 +49,19 @@ def load(config: Any, parts: tuple[str, ...] = sources.PARTS) -> Loaded:
   for part, split in splits.items():
     check_labels(config.tasks, part, split)
   resident, why = _resident(config.data.feed, splits.values())
-  return Loaded(_in_memory(splits) if resident else splits, why)
+  if resident:
+    return Loaded(_in_memory(splits), why)
+  if not _crops_at_decode(config):
+    return Loaded(splits, why)
+  # Of no matter to crops: the colours are not yet known.
+  crops = stage.make_views(config, (0, 0, 0), (1, 1, 1)).crops
+  cropped = {
+    part: dataclasses.replace(split, crops=crops)
+    if isinstance(split, sources.Records)
+    else split
+    for part, split in splits.items()
+  }
+  return Loaded(cropped, f"{why}; cropped as they are decoded")
 
 
 def open_splits(
@@ -90,6 +104,14 @@ def check_labels(tasks: Any, part: str, split: feed.Examples) -> None:
       f"tasks={tuple(tasks)!r} learn labels, and {split.name} ({part}) has "
       "none: the stage pretrain does without"
     )
+
+
+def _crops_at_decode(config: Any) -> bool:
+  """Whether a stream of these images is cropped by who decodes them."""
+  if config.data.crop_at_decode is not None:
+    return config.data.crop_at_decode
+  many_sizes = config.data.stored_size is not None
+  return many_sizes and config.augment.crop == "resized"
 
 
 def _resident(wanted: str, splits: Any) -> tuple[bool, str]:

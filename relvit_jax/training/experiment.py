@@ -9,6 +9,8 @@ from typing import Any
 import jax
 
 from relvit_jax import config_model
+from relvit_jax.data import feed as feeds
+from relvit_jax.data import read_ahead
 from relvit_jax.models import variants
 from relvit_jax.training import (
   checkpoint,
@@ -18,6 +20,7 @@ from relvit_jax.training import (
   partitioning,
   step,
   transfer,
+  waiting,
   workdir,
 )
 from relvit_jax.training.progress import Progress, in_words
@@ -52,6 +55,7 @@ class Experiment:
     self.stage = Stage(config, train, mesh, datasets.colours(config, train))
     self._checkpoints = folder / workdir.CHECKPOINTS
     self._best = best_metric(config.tasks)
+    self._watch = waiting.Watch()
 
   def run(self, state: step.TrainState) -> dict[str, Any]:
     """Trains what is left to train, and returns the summary it prints.
@@ -83,6 +87,7 @@ class Experiment:
       def on_progress(done: int, means: loop.Means) -> None:
         written.write(done, "train", means)
         shown.advance(done, means)
+        shown.limited(self._watch.total.seconds, self._limit())
 
       def on_evaluation(
         done: int, means: loop.Means, state: step.TrainState
@@ -92,8 +97,20 @@ class Experiment:
         saved.save(done, state, metrics=means, meta=describe(self.stage))
 
       loop.run(
-        self.stage, state, self.splits["validation"], on_progress, on_evaluation
+        self.stage,
+        state,
+        self.splits["validation"],
+        on_progress,
+        on_evaluation,
+        self._watch,
       )
+
+  def _limit(self) -> str | None:
+    """What the feed costs, where it costs much."""
+    feed = self.stage.feed
+    if isinstance(feed, feeds.Resident):
+      return None
+    return self._watch.total.in_words(feed.num_workers, read_ahead.cores())
 
   def first_state(self) -> step.TrainState:
     """The newest checkpoint, or a fresh state with the weights asked for.
@@ -149,6 +166,9 @@ class Experiment:
       for part, means in scores.items():
         print(f"{which}, step {at:,}, {part}: {in_words(means)}")
     workdir.write_summary(self._folder, summary)
+    limit = self._limit()
+    if limit:
+      print(f"\n{limit}")
     print(
       f"\nbest: by {self._best[0]} on {self.splits['validation'].name}\n"
       f"curves: {self._folder / logs.FILE}"

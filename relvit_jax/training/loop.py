@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from relvit_jax.data import feed
-from relvit_jax.training import metrics, step
+from relvit_jax.training import metrics, step, waiting
 from relvit_jax.training.stage import Stage
 
 Means = dict[str, float]
@@ -21,7 +22,9 @@ class History:
   """Means by the step after which they held.
 
   Attributes:
-    train: means over the steps of a dispatch, with dropout and augmentation.
+    train: means over the steps of a dispatch, with dropout and augmentation;
+      of a streaming feed also `feed_wait_share`, the share of the time in which
+      the devices waited for it, which no two runs have alike.
     evaluation: on the evaluation split, the last at the last step.
   """
 
@@ -40,6 +43,7 @@ def run(
   eval_split: feed.Examples,
   on_progress: Callable[[int, Means], None] | None = None,
   on_evaluation: Callable[[int, Means, step.TrainState], None] | None = None,
+  watch: waiting.Watch | None = None,
 ) -> tuple[step.TrainState, History]:
   """Trains to the stage's last step, evaluating on the way.
 
@@ -54,6 +58,7 @@ def run(
       dispatch, one dispatch late.
     on_evaluation: called with (steps taken, metrics, the state) after every
       evaluation; the state is donated to the next dispatch after that.
+    watch: to see how long the devices wait for the feed.
 
   Raises:
     FloatingPointError: a training loss is not finite; names the step. No
@@ -68,33 +73,39 @@ def run(
     )
   # Compiled as one program, not as seven.
   words = np.asarray(jax.device_get(jax.jit(step.order_words)(state.key)))
-  waiting: tuple[int, int, metrics.Metrics] | None = None
+  watch = watch or waiting.Watch()
+  pending: tuple[int, int, metrics.Metrics, Means] | None = None
 
   def fetch() -> None:
-    nonlocal waiting
-    if waiting is None:
+    nonlocal pending
+    if pending is None:
       return
-    begun, ended, sums = waiting
-    waiting = None
-    means = metrics.means([sums])
+    begun, ended, sums, waits = pending
+    pending = None
+    means = metrics.means([sums]) | waits
     check_finite(sums["loss_total"], begun, ended)
     history.train[ended] = means
     if on_progress:
       on_progress(ended, means)
 
-  while done < stage.num_steps:
-    begun, done = done, stage.block_end(done)
-    data = stage.feed.block(words, begun, done - begun)
-    state, sums = stage.train_steps(state, data, np.int32(done - begun))
-    # The device has its next work; only now wait for what it did before.
-    fetch()
-    waiting = begun, done, sums
-    if done % stage.eval_every == 0 or done == stage.num_steps:
+  with contextlib.closing(watch), contextlib.closing(stage.feed):
+    while done < stage.num_steps:
+      begun, done = done, stage.block_end(done)
+      with watch.reading():
+        data = stage.feed.block(words, begun, done - begun)
+      state, sums = stage.train_steps(state, data, np.int32(done - begun))
+      waits = watch.dispatched(sums, (done - begun) * stage.feed.batch_size)
+      # The device has its next work; only now wait for what it did before.
       fetch()
-      means = stage.evaluate(state, eval_split)
-      history.evaluation[done] = means
-      if on_evaluation:
-        on_evaluation(done, means, state)
+      resident = isinstance(stage.feed, feed.Resident)
+      pending = begun, done, sums, {} if resident else waits
+      if done % stage.eval_every == 0 or done == stage.num_steps:
+        fetch()
+        with watch.elsewhere():
+          means = stage.evaluate(state, eval_split)
+          history.evaluation[done] = means
+          if on_evaluation:
+            on_evaluation(done, means, state)
   return state, history
 
 

@@ -12,6 +12,10 @@ from tqdm import tqdm
 # Where there is no terminal a line is written this often, in seconds.
 _LINE_EVERY = 30.0
 
+# Only after so many seconds of training is the feed blamed: what it had read
+# while the step was compiled is used up by then.
+_BLAME_AFTER = 20.0
+
 # Metric → (its name to a person, its unit, what to multiply it with).
 _WORDS = {
   "loss_total": ("loss", "", 1),
@@ -57,6 +61,7 @@ class Progress:
     self._total, self._done, self._batch = total, done, batch_size
     self._begun = self._lined = time.monotonic()
     self._first = done
+    self._blamed = False
     self._bar = tqdm(
       total=total * batch_size,
       initial=done * batch_size,
@@ -83,6 +88,12 @@ class Progress:
   ) -> None:
     """After so many steps a split was evaluated."""
     self.say(f"step {done:,}, {split}: {in_words(means)}")
+
+  def limited(self, seconds: float, limit: str | None) -> None:
+    """What limits the run after so many seconds of training: said once."""
+    if limit and seconds >= _BLAME_AFTER and not self._blamed:
+      self._blamed = True
+      self.say(limit)
 
   def say(self, text: str) -> None:
     """A line that stays, above the bar."""
