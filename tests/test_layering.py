@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.stages models.flops models.layers models.vit
+  models.variants models.stages models.flops models.kernels models.traffic
+  models.layers models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
@@ -35,6 +36,7 @@ ORDER = """
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
+  analysis.timing analysis.machine
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.quickstart
   cli
