@@ -36,9 +36,11 @@ ORDER = """
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
-  analysis.timing analysis.machine
+  analysis.timing analysis.machine analysis.parts
+  analysis.pytorch_step analysis.rival analysis.benchmark
+  analysis.benchmark_table analysis.benchmark_sweep
   commands.train commands.evaluate commands.predict commands.data
-  commands.models commands.quickstart
+  commands.models commands.benchmark commands.quickstart
   cli
 """
 

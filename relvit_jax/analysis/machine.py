@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
     "device": _processor() if on_cpu else device.device_kind,
     "platform": device.platform,
     "devices": jax.device_count(),
-    "cores": _cores(),
+    "cores": cores(),
     "system": platform.system(),
     "python": platform.python_version(),
     "relvit_jax": relvit_jax.__version__,
@@ -175,7 +175,7 @@ def _processor() -> str:
   return found[1].strip() if found else platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
   """Those that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))

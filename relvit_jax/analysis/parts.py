@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from relvit_jax.analysis import timing
 from relvit_jax.data import feed, splits, views
 from relvit_jax.models import layers
 from relvit_jax.training import metrics, optimizer, partitioning, step
@@ -41,6 +42,10 @@ class Part(NamedTuple):
   most: int
   least: int = 1
   program: Any = None
+
+  def clock(self, count: int) -> timing.Clock:
+    """Does it so many times, and says how long that took."""
+    return timing.clocked(lambda: self.call(count))
 
   @property
   def planned_bytes(self) -> int | None:
