@@ -36,7 +36,7 @@ ORDER = """
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
-  analysis.timing analysis.machine analysis.parts
+  analysis.timing analysis.machine analysis.part analysis.parts
   analysis.pytorch_step analysis.rival analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep
   commands.train commands.evaluate commands.predict commands.data

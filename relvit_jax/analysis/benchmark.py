@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,9 @@ _CLASSES = {
 _CALL, _STEPS = 0.25, 4
 
 
+@runtime_checkable
 class Measurable(Protocol):
-  """What `parts.Part` and `rival.Rival` have in common."""
+  """What `part.Part` and `rival.Rival` have in common."""
 
   @property
   def name(self) -> str: ...
@@ -120,7 +121,9 @@ class Needs:
     """Operations in matrix products of a step of a part."""
     return self.batch * sum(kernel.flops for kernel in self._kernels(name))
 
-  def seconds(self, name: str, rate: float, bandwidth: float) -> float:
+  def seconds(
+    self, name: str, rate: float | int, bandwidth: float | int
+  ) -> float | int:
     """The least time for a step of a part."""
     needed = kernels.seconds(
       self._kernels(name), self.batch, rate, bandwidth, self.element_bytes
@@ -137,7 +140,7 @@ def _stored_shape(stage: stages.Stage) -> tuple[int, ...]:
   return side, side, 3
 
 
-def of_machine(dtypes: Iterable[Any], seconds: float) -> dict[str, Any]:
+def of_machine(dtypes: Iterable[Any], seconds: float | int) -> dict[str, Any]:
   """What the devices are, and how fast they multiply and copy."""
   return machine.describe() | {
     "products": {
@@ -167,7 +170,7 @@ def rivals_of(stage: stages.Stage) -> list[rival.Rival]:
 
 
 def clocks_of(
-  measured: Sequence[Measurable], seconds: float
+  measured: Sequence[Measurable], seconds: float | int
 ) -> tuple[dict[str, timing.Clock], dict[str, int]]:
   """(clocks, steps of a call) by name; warmed up."""
   clocks, counts = {}, {}

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from relvit_jax import config_checks
 from relvit_jax.analysis import benchmark, figures, parts, timing
+from relvit_jax.analysis.part import Part
 from relvit_jax.data import feed
 from relvit_jax.models import variants
 from relvit_jax.training import stage as stages
@@ -80,7 +81,7 @@ def measure(
     machine could take, and the bytes that the program needs; and "left_out",
     a line for each that cannot be.
   """
-  made: dict[int, tuple[parts.Part, benchmark.Needs]] = {}
+  made: dict[int, tuple[Part, benchmark.Needs]] = {}
   left_out = []
   for value, keys in points(config, what):
     changed = copy.deepcopy(config)

@@ -6,9 +6,8 @@ something of its own, on a CPU above all the first touch of its memory.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,49 +15,11 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from relvit_jax.analysis import timing
+from relvit_jax.analysis import part
 from relvit_jax.data import feed, splits, views
 from relvit_jax.models import layers
 from relvit_jax.training import metrics, optimizer, partitioning, step
 from relvit_jax.training import stage as stages
-
-# Steps that a dispatch of a part may take whose loop has no bound.
-_MANY = 2**12
-
-
-class Part(NamedTuple):
-  """What can be done again and again.
-
-  Attributes:
-    name: of `NAMES`.
-    call: does it so many times, and returns arrays to wait for.
-    most: how often a call can do it.
-    least: how often it must, for what it does once to be a small part.
-    program: what was compiled for it; None where it is the host's work.
-  """
-
-  name: str
-  call: Callable[[int], Any]
-  most: int
-  least: int = 1
-  program: Any = None
-
-  def clock(self, count: int) -> timing.Clock:
-    """Does it so many times, and says how long that took."""
-    return timing.clocked(lambda: self.call(count))
-
-  @property
-  def planned_bytes(self) -> int | None:
-    """What the compiled program needs of a device, its arguments included."""
-    if self.program is None:
-      return None
-    plan = self.program.memory_analysis()
-    return (
-      plan.argument_size_in_bytes
-      + plan.output_size_in_bytes
-      - plan.alias_size_in_bytes
-      + plan.temp_size_in_bytes
-    )
 
 
 class Parts:
@@ -85,23 +46,23 @@ class Parts:
     )
     return self._stage.views.training(keys, self._batch)
 
-  def make(self, name: str) -> Part:
+  def make(self, name: str) -> part.Part:
     """The part of this name, of `NAMES`."""
     return getattr(self, name)()
 
-  def step(self) -> Part:
+  def step(self) -> part.Part:
     """Forward and backward pass, losses, metrics, update: all but the images.
 
     They were drawn and augmented before.
     """
-    return _stepping("step", *self._bare(), self._stage.feed.max_steps)
+    return part.stepping("step", *self._bare(), self._stage.feed.max_steps)
 
-  def alone(self) -> Part:
+  def alone(self) -> part.Part:
     """The same program, one step a dispatch."""
-    return _stepping("alone", *self._bare(), 1)
+    return part.stepping("alone", *self._bare(), 1)
 
-  def _bare(self) -> tuple[Any, step.TrainState, Any]:
-    """(program, state, data)."""
+  def _bare(self) -> tuple[Any, list[step.TrainState], Any]:
+    """(program, the state that its last call left, data)."""
     if not hasattr(self, "_bare_made"):
       stage = self._stage
       data = {
@@ -126,7 +87,7 @@ class Parts:
       self._bare_made = compiled, [state], data
     return self._bare_made
 
-  def end_to_end(self) -> Part:
+  def end_to_end(self) -> part.Part:
     """As a run trains: feed, augmentation, step, and metrics to the host."""
     stage = self._stage
     state, done = stage.init(0), 0
@@ -136,7 +97,7 @@ class Parts:
     def call(count: int) -> None:
       nonlocal state, done
       waiting = None
-      for size in _dispatches(count, stage.feed.max_steps):
+      for size in part.dispatches(count, stage.feed.max_steps):
         data = stage.feed.block(self._words, done, size)
         state, sums = program(state, data, np.int32(size))
         done += size
@@ -145,9 +106,9 @@ class Parts:
         waiting = sums
       metrics.means([waiting])
 
-    return Part("end_to_end", call, 8 * stage.feed.max_steps, 1, program)
+    return part.Part("end_to_end", call, 8 * stage.feed.max_steps, 1, program)
 
-  def augmentation(self) -> Part:
+  def augmentation(self) -> part.Part:
     """From stored pixels to what the model is shown."""
 
     def many(batch: Any, shown: Any, seed: Array, count: Array) -> Any:
@@ -160,9 +121,9 @@ class Parts:
 
       return jax.lax.fori_loop(0, count, one, shown)
 
-    return self._carried("augmentation", many, (self._batch,), self._shown)
+    return part.carried("augmentation", many, (self._batch,), self._shown)
 
-  def heads(self) -> Part:
+  def heads(self) -> part.Part:
     """Heads, losses and metrics, forward and backward, on given tokens."""
     stage = self._stage
     state = stage.init(0)
@@ -186,7 +147,7 @@ class Parts:
     measured = jax.jit(
       lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     )()
-    return self._carried("heads", many, (state, self._shown), (given, measured))
+    return part.carried("heads", many, (state, self._shown), (given, measured))
 
   def _tokens(self, state: step.TrainState) -> layers.Tokens:
     """Random ones, of the shapes and types that the backbone gives."""
@@ -221,7 +182,7 @@ class Parts:
     )
     return losses["total"], (losses, measured)
 
-  def optimizer(self) -> Part:
+  def optimizer(self) -> part.Part:
     """The gradient's norm, AdamW's update, and the average of the weights."""
     stage = self._stage
     settings = stage.config.optimizer
@@ -248,9 +209,9 @@ class Parts:
       return jax.lax.fori_loop(0, count, one, carry)
 
     start = state.params, state.opt_state, state.average, jnp.float32(0)
-    return self._carried("optimizer", many, (gradients,), start)
+    return part.carried("optimizer", many, (gradients,), start)
 
-  def feed(self) -> Part:
+  def feed(self) -> part.Part:
     """Batches of stored pixels: drawn on the device, or sent to it."""
     stage, done = self._stage, 0
     if isinstance(stage.feed, feed.Streaming):
@@ -258,12 +219,12 @@ class Parts:
       def call(count: int) -> Any:
         nonlocal done
         data = None
-        for size in _dispatches(count, stage.feed.max_steps):
+        for size in part.dispatches(count, stage.feed.max_steps):
           data = stage.feed.block(self._words, done, size)
           done += size
         return data
 
-      return Part("feed", call, 8 * stage.feed.max_steps)
+      return part.Part("feed", call, 8 * stage.feed.max_steps)
 
     def many(data: Any, batch: Any, seed: Array, count: Array) -> Any:
       batch_of = stage.feed.batches(jnp.asarray(self._words), data, seed)
@@ -271,33 +232,7 @@ class Parts:
 
     most = stage.feed.max_steps
     data = stage.feed.block(self._words, 0, 1)
-    return self._carried("feed", many, (data,), self._batch, most, most)
-
-  def _carried(
-    self,
-    name: str,
-    many: Callable[..., Any],
-    given: tuple[Any, ...],
-    carry: Any,
-    most: int = _MANY,
-    least: int = 1,
-  ) -> Part:
-    """A part whose steps hand something on, from call to call too."""
-    # What is handed on is overwritten, and others may need it.
-    carry, seed = jax.jit(lambda all: jax.tree.map(jnp.copy, all))(carry), 0
-    program = (
-      jax.jit(many, donate_argnums=len(given))
-      .lower(*given, carry, np.int32(0), np.int32(1))
-      .compile()
-    )
-
-    def call(count: int) -> Any:
-      nonlocal carry, seed
-      carry = program(*given, carry, np.int32(seed), np.int32(count))
-      seed = (seed + count) % 2**20
-      return carry
-
-    return Part(name, call, most, least, program)
+    return part.carried("feed", many, (data,), self._batch, most, most)
 
 
 # In the order of a table.
@@ -341,22 +276,3 @@ class _Same(feed.Resident):
   ) -> Callable[[Array], feed.Batch]:
     del words, step
     return lambda i: data
-
-
-def _stepping(
-  name: str, program: Any, held: list[Any], data: Any, most: int
-) -> Part:
-  """A part that trains; `held` has the state, which calls of others move on."""
-
-  def call(count: int) -> Any:
-    held[0], measured = program(held[0], data, np.int32(count))
-    return measured
-
-  return Part(name, call, most, 1, program)
-
-
-def _dispatches(count: int, most: int) -> Iterator[int]:
-  """20, 20, 5 of 45 and 20."""
-  ends = itertools.chain(range(0, count, most), [count])
-  for begun, ended in itertools.pairwise(ends):
-    yield ended - begun

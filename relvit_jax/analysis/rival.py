@@ -85,7 +85,7 @@ class Rival:
   """A part that another process does; to be closed.
 
   Attributes:
-    name, most, least, planned_bytes: as of `parts.Part`.
+    name, most, least, planned_bytes: as of `part.Part`.
     answer: what the process said last.
   """
 
