@@ -19,7 +19,7 @@ SMALL = {
   "batch_size": 16,
   "steps_per_dispatch": 3,
   "num_steps": 40,
-  "tasks": ("label", "relation", "drloc"),
+  "tasks": ("label", "relation"),
   "model.embed_dim": 12,
   "model.depth": 1,
   "augment.permute_patches": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -151,6 +152,8 @@ def figure(sweeps: Mapping[str, Any]) -> Figure:
     rows[1, column].set_xlabel(LABELS[what])
     for axes in rows[:, column]:
       _logarithmic(axes, values)
+  first = next(iter(drawn.values()))["points"]
+  _named(rows[0, 0], [point["value"] for point in first], first)
   rows[0, 0].set_ylabel("µs an image")
   rows[1, 0].set_ylabel("MB that the program needs")
   return result
@@ -174,17 +177,29 @@ def _time(
     markersize=4,
   )
   axes.plot(values, least, "--", color=_BOUND)
-  for heights, text, colour, up in (
-    (middle, "measured", _COLOUR, 1),
-    (least, "bound", _BOUND, -1),
+
+
+def _named(
+  axes: Axes, values: Sequence[int], measured: Sequence[Mapping[str, Any]]
+) -> None:
+  """What the two lines are, between the first two points, above the bars."""
+  pair = measured[:2]
+  middle = math.prod(values[:2]) ** (1 / len(pair))
+  for text, colour, heights in (
+    (
+      "measured",
+      _COLOUR,
+      [point["seconds_per_image"]["upper_quartile"] for point in pair],
+    ),
+    ("bound", _BOUND, [point["bound_seconds_per_image"] for point in pair]),
   ):
     axes.annotate(
       text,
-      (values[0], heights[0]),
-      xytext=(0, 9 * up),
+      (middle, 1e6 * max(heights)),
+      xytext=(0, 4),
       textcoords="offset points",
-      ha="left",
-      va="bottom" if up > 0 else "top",
+      ha="center",
+      va="bottom",
       fontsize=9,
       color=colour,
     )

@@ -96,7 +96,7 @@ class Parts:
 
     def call(count: int) -> None:
       nonlocal state, done
-      waiting = None
+      waiting: Any = None
       for size in part.dispatches(count, stage.feed.max_steps):
         data = stage.feed.block(self._words, done, size)
         state, sums = program(state, data, np.int32(size))
@@ -167,7 +167,8 @@ class Parts:
     model = step.merge_model(
       stage.graphdef, dict(state.params) | {"heads": params}, state.fixed
     )
-    model.backbone = _Given(model.backbone, tokens)
+    stand_in: Any = _Given(model.backbone, tokens)
+    model.backbone = stand_in
     pairs = None
     if stage.localisation:
       pairs = stage.localisation.draw(key, len(shown.images), stage.grid_size)

@@ -65,8 +65,8 @@ class Compilations:
   def __init__(self) -> None:
     self.count = 0
 
-  def _listen(self, event: str, seconds: float, **others: Any) -> None:
-    del seconds, others
+  def _listen(self, event: str, duration_secs: float, **kwargs: Any) -> None:
+    del duration_secs, kwargs
     self.count += event == _COMPILE_EVENT
 
   def __enter__(self) -> Compilations:
