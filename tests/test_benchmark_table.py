@@ -77,7 +77,8 @@ TABLE = """\
 AMD EPYC, 2 cores; Python 3.11.7, JAX 0.10.2; 2026-11-23
 products: 170 GFLOP/s in float32, of 1024×1024 (160–175)
 copies: 44.0 GB/s, read and written (40.0–45.0)
-pretrain (relation, position): vit_small, 21,456,789 parameters, float32
+pretrain: relation, position
+vit_small: 21,456,789 trained parameters, float32
 batches of 32, 32 pixels, 8×8 patches, 8.65 GFLOPs an image
 resident feed of random pixels, 20,000 × 32×32
 

@@ -130,8 +130,9 @@ def _model(report: Mapping[str, Any]) -> list[str]:
   result, found = report["result"], report["result"]["config"]
   sizes = "×".join(map(str, found["patches"]))
   return [
-    f"{found['stage']} ({', '.join(found['tasks'])}): {found['backbone']}, "
-    f"{result['parameters']:,} parameters, {result['dtype']}",
+    f"{found['stage']}: {', '.join(found['tasks'])}",
+    f"{found['backbone']}: {result['parameters']:,} trained parameters, "
+    f"{result['dtype']}",
     f"batches of {found['batch_size']}, {found['image_size']} pixels, {sizes} "
     f"patches, {result['flops_per_image'] / 1e9:.3g} GFLOPs an image",
     f"{found['feed']} feed of {report['source']}",
