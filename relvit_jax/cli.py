@@ -19,6 +19,7 @@ COMMANDS = {
   "predict": "what a checkpoint says of images",
   "data": "prepare data sets, and look at them",
   "models": "what the models have and cost, in a table",
+  "benchmark": "how fast a config trains here, and how fast it could",
   "quickstart": "train on scikit-learn's digits and write a page of results",
 }
 

@@ -11,8 +11,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.stages models.flops models.layers
-  models.attention_kernel models.attention models.blocks models.vit
+  models.variants models.stages models.flops models.kernels models.traffic
+  models.layers models.attention_kernel models.attention models.blocks
+  models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
@@ -37,8 +38,11 @@ ORDER = """
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
+  analysis.timing analysis.machine analysis.part analysis.parts
+  analysis.pytorch_step analysis.rival analysis.benchmark
+  analysis.benchmark_table analysis.benchmark_sweep
   commands.train commands.evaluate commands.predict commands.data
-  commands.models commands.quickstart
+  commands.models commands.benchmark commands.quickstart
   cli
 """
 

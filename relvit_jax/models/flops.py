@@ -271,8 +271,13 @@ def _between_splits(
   projections += product(tokens, dim, dim) * 3
   if tokens_type == "transformer":
     return projections + product(tokens, tokens, dim) * 2
+  return projections + performer(tokens, dim)
+
+
+def performer(tokens: int, dim: int) -> Flops:
+  """Attention by half as many random features as a token is wide."""
   features = dim // 2
   # Those of keys and of queries; what they are multiplied with is fixed.
   drawn = product(tokens, dim, features, gradients=1) * 2
   mixed = product(tokens, features, dim) * 2 + product(tokens, features)
-  return projections + drawn + mixed
+  return drawn + mixed

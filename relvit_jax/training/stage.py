@@ -8,6 +8,7 @@ stage serves any number of runs: seed and starting weights are arguments.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,11 +88,11 @@ class Stage:
     model = nnx.eval_shape(lambda: self._create(nnx.Rngs(0)))
     self.grid_size = model.grid_size
     self.graphdef, _, _ = self._split(model)
+    self._optimizer = make_optimizer(config.optimizer, self.num_steps)
     self._compile()
 
   def _compile(self) -> None:
-    config, mesh = self.config, self.mesh
-    tx = make_optimizer(config.optimizer, self.num_steps)
+    config, mesh, tx = self.config, self.mesh, self._optimizer
     decay = config.optimizer.ema_decay
     init = step.make_init(self._create, self._split, tx, decay is not None)
     shapes = jax.eval_shape(init, jax.random.key(0))
@@ -104,18 +105,11 @@ class Stage:
       shardings,
     )
     self._init = jax.jit(init, out_shardings=shardings)
-    train_step = step.make_train_step(
-      self.graphdef,
-      tx,
-      self._objective(),
-      self.views.training,
-      self.grid_size,
-      average=None if decay is None else optimizer.averaging(decay),
-      localisation=self.localisation,
-    )
     replicated = partitioning.replicated(mesh)
     self.train_steps = jax.jit(
-      step.make_train_steps(train_step, self.feed, mesh),
+      step.make_train_steps(
+        self.train_step(self.views.training), self.feed, mesh
+      ),
       out_shardings=(shardings, replicated),
       donate_argnums=0,
     )
@@ -126,6 +120,21 @@ class Stage:
       self.grid_size,
       mesh,
       self.localisation,
+    )
+
+  def train_step(
+    self, augment: step.Augment
+  ) -> Callable[[step.TrainState, feed.Batch], tuple[step.TrainState, Any]]:
+    """One step as a pure function, whose batches are shown by `augment`."""
+    decay = self.config.optimizer.ema_decay
+    return step.make_train_step(
+      self.graphdef,
+      self._optimizer,
+      self.objective(),
+      augment,
+      self.grid_size,
+      average=None if decay is None else optimizer.averaging(decay),
+      localisation=self.localisation,
     )
 
   def init(self, seed: int) -> step.TrainState:
@@ -160,7 +169,8 @@ class Stage:
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
     return step.split_model(model, heads_only=self.config.freeze_backbone)
 
-  def _objective(self) -> step.Objective:
+  def objective(self) -> step.Objective:
+    """The losses of the config, for training."""
     loss = self.config.loss
     dropout = loss.relation_dropout
     if loss.relation_dropout_needs_smoothing and not loss.relation_smoothing:

@@ -1,0 +1,273 @@
+"""How fast a config trains here: its parts, beside what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relvit_jax import config as configs
+from relvit_jax import config_limits
+from relvit_jax.analysis import machine, parts, rival, timing
+from relvit_jax.data import splits
+from relvit_jax.models import kernels, traffic
+from relvit_jax.training import stage as stages
+
+# Of a data set that is not read: how many images stand for it at most.
+_IMAGES, _BYTES = 20_000, 2**27
+# Classes of those whose number is known without reading them.
+_CLASSES = {
+  "cifar100": 100,
+  "tiny_imagenet": 200,
+  "oxford_flowers102": 102,
+  "imagenet100": 100,
+}
+# Of a call, as a share of the time for a part; and steps that a call has at
+# least, for its own cost to be a small part.
+_CALL, _STEPS = 0.25, 4
+
+
+@runtime_checkable
+class Measurable(Protocol):
+  """What `part.Part` and `rival.Rival` have in common."""
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def most(self) -> int: ...
+
+  @property
+  def least(self) -> int: ...
+
+  @property
+  def planned_bytes(self) -> int | None: ...
+
+  def clock(self, count: int) -> timing.Clock:
+    """Does it so many times and says how long all of them took."""
+    ...
+
+
+def synthetic(config: Any) -> splits.Split:
+  """Random pixels of the shape that a config's data set has.
+
+  No step's time depends on what it sees, but for decoding, which is left out.
+  """
+  data = config.data
+  side = config_limits.NATIVE_SIZES.get(data.name) or data.stored_size
+  count = max(1, min(_IMAGES, _BYTES // (3 * side**2)))
+  random, classes = np.random.default_rng(0), _CLASSES.get(data.name, 10)
+  return splits.Split(
+    name=f"random pixels, {count:,} × {side}×{side}",
+    images=random.integers(0, 256, (count, side, side, 3), np.uint8),
+    labels=random.integers(0, classes, count).astype(np.int32),
+    class_names=tuple(map(str, range(classes))),
+  )
+
+
+class Needs:
+  """What a step needs at least, by formula; see `models/kernels.py`.
+
+  Attributes:
+    batch: images a step.
+    parameters: that are trained.
+    element_bytes: of a number in the type that the model computes in.
+  """
+
+  def __init__(self, stage: stages.Stage):
+    config = stage.config
+    self.batch = config.batch_size
+    shapes = stage.state_shapes
+    size = stage.views.model_size
+    tokens = jax.eval_shape(
+      lambda state, images: stage.model(state).backbone(images),
+      shapes,
+      jax.ShapeDtypeStruct((self.batch, size, size, 3), np.float32),
+    )
+    self.dtype = tokens.patches.dtype
+    self.element_bytes = self.dtype.itemsize
+    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    sizes = {k: v for k, v in config.model.items() if v is not None}
+    made = traffic.per_step(
+      sizes.pop("backbone"),
+      size,
+      sizes.pop("patch_size", None),
+      tuple(config.tasks),
+      len(stage.class_names) or None,
+      **sizes,
+    )
+    self._heads = made.heads
+    self._model = made.backbone + made.heads
+    if config.freeze_backbone:
+      forward = [kernel for kernel in made.backbone if not kernel.backward]
+      self._model = forward + made.heads
+    stored = stage.feed.batch_size * int(np.prod(_stored_shape(stage)))
+    self._bytes = {
+      # Read as uint8, written as float32; and read and written as uint8.
+      "augmentation": stored + 4 * self.batch * 3 * size**2,
+      "feed": 2 * stored,
+      "optimizer": kernels.optimizer_bytes(self.parameters),
+    }
+
+  def _kernels(self, name: str) -> Sequence[kernels.Kernel]:
+    if name == "heads":
+      return self._heads
+    return () if name in self._bytes else self._model
+
+  def flops(self, name: str) -> int:
+    """Operations in matrix products of a step of a part."""
+    return self.batch * sum(kernel.flops for kernel in self._kernels(name))
+
+  def seconds(
+    self, name: str, rate: float | int, bandwidth: float | int
+  ) -> float | int:
+    """The least time for a step of a part."""
+    needed = kernels.seconds(
+      self._kernels(name), self.batch, rate, bandwidth, self.element_bytes
+    )
+    own = self._bytes.get(name, 0)
+    if self._kernels(name) is self._model:
+      own = self._bytes["optimizer"]
+    return needed + own / bandwidth
+
+
+def _stored_shape(stage: stages.Stage) -> tuple[int, ...]:
+  data = stage.config.data
+  side = config_limits.NATIVE_SIZES.get(data.name) or data.stored_size
+  return side, side, 3
+
+
+def of_machine(dtypes: Iterable[Any], seconds: float | int) -> dict[str, Any]:
+  """What the devices are, and how fast they multiply and copy."""
+  return machine.describe() | {
+    "products": {
+      np.dtype(dtype).name: machine.matrix_rate(dtype, seconds)
+      for dtype in dict.fromkeys(dtypes)
+    },
+    "copies": machine.copy_bandwidth(seconds),
+  }
+
+
+def dtypes() -> tuple[Any, ...]:
+  """What products are measured in: an accelerator is made for bfloat16."""
+  on_cpu = jax.devices()[0].platform == "cpu"
+  return (jnp.float32,) if on_cpu else (jnp.float32, jnp.bfloat16)
+
+
+def rivals_of(stage: stages.Stage) -> list[rival.Rival]:
+  """PyTorch's step of the same model, eager and compiled; to be closed."""
+  specification = rival.specification(
+    stage.config,
+    stage.views.model_size,
+    len(stage.class_names),
+    Needs(stage).dtype == jnp.bfloat16,
+    machine.cores(),
+  )
+  return [rival.Rival(name, specification) for name in rival.NAMES]
+
+
+def clocks_of(
+  measured: Sequence[Measurable], seconds: float | int
+) -> tuple[dict[str, timing.Clock], dict[str, int]]:
+  """(clocks, steps of a call) by name; warmed up."""
+  clocks, counts = {}, {}
+  for part in measured:
+    once = part.clock(part.least)
+    once()
+    took = once() / part.least
+    count = round(_CALL * seconds / max(took, 1e-9))
+    least = max(part.least, min(_STEPS, part.most))
+    counts[part.name] = min(max(count, least), part.most)
+    clocks[part.name] = part.clock(counts[part.name])
+  return clocks, counts
+
+
+def measure(
+  stage: stages.Stage,
+  here: Mapping[str, Any],
+  names: Sequence[str] = parts.NAMES,
+  seconds: float | int = 5,
+  rivals: Sequence[Measurable] = (),
+) -> dict[str, Any]:
+  """Times the parts of a stage, all in turn.
+
+  Args:
+    stage: of the config.
+    here: of `of_machine`, with the type that the model computes in.
+    names: of `parts.NAMES`.
+    seconds: for each part; long steps take three repetitions in any case.
+    rivals: what else does a step of the same model.
+
+  Returns:
+    Plain data: what `benchmark_table` shows.
+  """
+  needs = Needs(stage)
+  rate = here["products"][needs.dtype.name]["rate"] * stage.mesh.size
+  bandwidth = here["copies"]["bandwidth"] * stage.mesh.size
+  machine.forget_peak()
+  with timing.Compilations() as all_compiled:
+    maker = parts.Parts(stage)
+    made = [maker.make(name) for name in names]
+    clocks, counts = clocks_of([*made, *rivals], seconds)
+    with timing.Compilations() as while_measuring:
+      found = timing.interleaved(clocks, seconds)
+  rows = {}
+  for part in (*made, *rivals):
+    name, count = part.name, counts[part.name]
+    one = found[name] / count
+    flops = needs.flops(name)
+    rows[name] = one.as_json() | {
+      "steps_per_call": count,
+      "images_per_second": needs.batch / one.median,
+      "flops": flops,
+      "share_of_rate": flops / one.median / rate if flops else None,
+      "share_of_bound": needs.seconds(name, rate, bandwidth) / one.median,
+      "planned_bytes": part.planned_bytes,
+    }
+  if "step" in rows:
+    for row in rows.values():
+      row["share_of_step"] = row["median"] / rows["step"]["median"]
+  return {
+    "config": _described(stage),
+    "parameters": needs.parameters,
+    "dtype": needs.dtype.name,
+    "flops_per_image": needs.flops("step") // needs.batch,
+    "bound_seconds": needs.seconds("step", rate, bandwidth),
+    "parts": rows,
+    "compilations": {
+      "all": all_compiled.count,
+      "while_measuring": while_measuring.count,
+    },
+    "peak_bytes": {
+      "process": machine.peak_resident_bytes(),
+      "device": machine.peak_device_bytes(),
+    },
+  }
+
+
+def _described(stage: stages.Stage) -> dict[str, Any]:
+  """What the numbers are of, in short."""
+  config = stage.config
+  chosen = configs.differences(config, _defaults(config))
+  feed = type(stage.feed).__name__.lower()
+  return {
+    "stage": config.stage,
+    "data": config.data.name,
+    "tasks": list(config.tasks),
+    "backbone": config.model.backbone,
+    "image_size": stage.views.model_size,
+    "patch_size": config.model.patch_size,
+    "patches": list(stage.grid_size),
+    "batch_size": config.batch_size,
+    "devices": stage.mesh.size,
+    "feed": feed,
+    "differences": {key: ours for key, (ours, _) in chosen.items()},
+  }
+
+
+def _defaults(config: Any) -> Any:
+  """What the stage has where nothing else is said."""
+  return configs.from_dict({"stage": config.stage})
