@@ -53,8 +53,9 @@ def get_config(arguments: Arguments) -> ConfigDict:
       # as the paper's, examples / batch_size, rounded up. [paper]
       "num_epochs": optional(float, 100.0),
       "num_steps": optional(int),
-      # Steps that run in one dispatch at most; changes no number. [choice]
-      "steps_per_dispatch": 20,
+      # Steps that run in one dispatch at most; changes no number. None: as
+      # many as take about a second and a half, by their operations. [choice]
+      "steps_per_dispatch": optional(int),
       # Images a step, over all devices. [paper]
       "batch_size": 256,
       # Images an evaluation batch, over all devices. [choice]
@@ -162,6 +163,20 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # Of ViT: whether query, key and value have a bias. None: as the name
         # says.
         "qkv_bias": optional(bool),
+        # What to compute in: float32 or bfloat16. Parameters, softmax, norms,
+        # losses and the optimiser are float32 in any case. None: float32 on a
+        # CPU, bfloat16 on accelerators. [choice]
+        "dtype": optional(str),
+        # Of ViT and T2T-ViT: how attention is computed. einsum, kernel (ours,
+        # for TPUs), xla or cudnn (both of JAX, the last for GPUs). None: kernel
+        # on a TPU where it fits, else einsum. Changes no number. [choice]
+        "attention": optional(str),
+        # Whether the backward pass computes GELU again: less memory traffic,
+        # more work. None: on a TPU. Changes no number. [choice]
+        "recompute_gelu": optional(bool),
+        # Of ViT and T2T-ViT: whether blocks are compiled once and looped over:
+        # compiles faster, runs slower. None: no. Changes no number. [choice]
+        "scan_layers": optional(bool),
         # Shares from 0 to 1. [paper]
         "dropout_rate": 0.0,
         "attention_dropout_rate": 0.0,

@@ -25,6 +25,7 @@ DATA_SETS = (*NATIVE_SIZES, "oxford_flowers102", "imagenet100", "folder")
 OPTIONAL = {
   "num_epochs",
   "num_steps",
+  "steps_per_dispatch",
   "eval_every",
   "init_from",
   "data.folder",
@@ -45,6 +46,10 @@ OPTIONAL = {
   "model.qkv_bias",
   "model.pos_embed_type",
   "model.attention_mask",
+  "model.dtype",
+  "model.attention",
+  "model.recompute_gelu",
+  "model.scan_layers",
   "model.token_dim",
   "model.tokens_type",
   "model.token_dropout_rate",
@@ -152,6 +157,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
   "model.window_size": _COUNT,
   "model.pos_embed_type": _one_of(*variants.POS_EMBED_TYPES),
   "model.attention_mask": _one_of(*variants.ATTENTION_MASKS),
+  "model.dtype": _one_of("float32", "bfloat16"),
+  "model.attention": _one_of(*variants.ATTENTIONS),
   # Of a performer half as many random features are drawn.
   "model.token_dim": (lambda value: value >= 2, "at least 2"),
   "model.tokens_type": _one_of("performer", "transformer"),

@@ -15,6 +15,7 @@ _SHARED = {
   "pos_embed",
   "cls_token",
   "cls_to_patches",
+  "dtype",
 }
 
 
@@ -42,6 +43,13 @@ def _family(config: Any) -> Iterator[str]:
       "model.attention_mask='diagonal_cls_row' needs model.cls_token=True: it "
       "is the class token that attends to all"
     )
+  if model.attention not in (None, "einsum"):
+    for key in ("attention_mask", "attention_dropout_rate"):
+      if model[key]:
+        yield (
+          f"model.attention={model.attention!r} has no model.{key}="
+          f"{model[key]!r}; 'einsum' has"
+        )
   if model.pos_embed_type == "sinusoidal" and not model.pos_embed:
     yield (
       "model.pos_embed_type='sinusoidal' needs model.pos_embed=True: without, "

@@ -30,7 +30,7 @@ ORDER = """
   training.drloc training.localisation training.objectives training.metrics
   training.optimizer
   training.partitioning training.step training.transfer training.evaluate
-  training.stage training.waiting training.loop training.probe
+  training.hardware training.stage training.waiting training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint
   training.datasets training.workdir training.progress training.experiment
   training.trained

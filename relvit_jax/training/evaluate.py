@@ -55,7 +55,8 @@ def make_evaluate(
     return measured | metrics.of_losses(losses, jnp.sum(mask))
 
   compiled = jax.jit(
-    evaluate_batch, out_shardings=partitioning.replicated(mesh)
+    partitioning.on_mesh(evaluate_batch, mesh),
+    out_shardings=partitioning.replicated(mesh),
   )
   sharding = partitioning.batch_sharding(mesh)
 

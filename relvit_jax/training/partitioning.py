@@ -105,6 +105,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P())
 
 
+def platform(mesh: Mesh) -> str:
+  """Of its devices: cpu, gpu or tpu."""
+  return mesh.devices.flat[0].platform
+
+
 def on_mesh(function: Function, mesh: Mesh) -> Function:
   """The function, traced with the mesh in sight.
 

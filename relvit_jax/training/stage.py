@@ -21,6 +21,7 @@ from relvit_jax.models import relvit, variants
 from relvit_jax.training import (
   drloc,
   evaluate,
+  hardware,
   objectives,
   optimizer,
   partitioning,
@@ -78,7 +79,13 @@ class Stage:
     self.feed = feed.make(
       train,
       batch_size=config.batch_size,
-      max_steps=config.steps_per_dispatch,
+      max_steps=hardware.steps_per_dispatch(
+        config,
+        self.views.model_size,
+        len(self.class_names),
+        partitioning.platform(mesh),
+        mesh.size,
+      ),
       mesh=mesh,
       num_workers=config.data.num_workers,
       stream=config.data.feed == "streaming",
@@ -127,7 +134,7 @@ class Stage:
   ) -> Callable[[step.TrainState, feed.Batch], tuple[step.TrainState, Any]]:
     """One step as a pure function, whose batches are shown by `augment`."""
     decay = self.config.optimizer.ema_decay
-    return step.make_train_step(
+    made = step.make_train_step(
       self.graphdef,
       self._optimizer,
       self.objective(),
@@ -136,6 +143,7 @@ class Stage:
       average=None if decay is None else optimizer.averaging(decay),
       localisation=self.localisation,
     )
+    return partitioning.on_mesh(made, self.mesh)
 
   def init(self, seed: int) -> step.TrainState:
     """A fresh state, drawn from the seed and laid out over the mesh."""
@@ -164,7 +172,13 @@ class Stage:
     return step.merge_model(self.graphdef, state.weights, state.fixed)
 
   def _create(self, rngs: nnx.Rngs) -> relvit.RelViT:
-    return create_model(self.config, self.views, len(self.class_names), rngs)
+    return create_model(
+      self.config,
+      self.views,
+      len(self.class_names),
+      rngs,
+      partitioning.platform(self.mesh),
+    )
 
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
     return step.split_model(model, heads_only=self.config.freeze_backbone)
@@ -257,12 +271,16 @@ def make_views(config: Any, mean: Any, std: Any) -> views.Views:
 
 
 def create_model(
-  config: Any, view: views.Views, num_classes: int, rngs: nnx.Rngs
+  config: Any,
+  view: views.Views,
+  num_classes: int,
+  rngs: nnx.Rngs,
+  platform: str,
 ) -> relvit.RelViT:
-  """The model of a config, with random weights."""
+  """The model of a config, with random weights, as a platform computes it."""
   sizes = {
     name: value for name, value in config.model.items() if value is not None
-  }
+  } | hardware.choices(config, view.model_size, platform)
   if "drloc" in config.tasks:
     asked = config.loss.drloc
     sizes |= {"drloc_mode": asked.mode, "drloc_abs": asked.use_abs}

@@ -66,16 +66,20 @@ class Trained:
     self.class_names = tuple(meta["class_names"])
     self.views = stage.make_views(self.config, meta["mean"], meta["std"])
     self.localisation = stage.localisation_of(self.config)
+    batch = self.config.eval_batch_size
+    self._mesh = partitioning.mesh_for(batch)
     model = nnx.eval_shape(
       lambda: stage.create_model(
-        self.config, self.views, len(self.class_names), nnx.Rngs(0)
+        self.config,
+        self.views,
+        len(self.class_names),
+        nnx.Rngs(0),
+        partitioning.platform(self._mesh),
       )
     )
     self._graphdef, _, _ = step.split_model(
       model, heads_only=self.config.freeze_backbone
     )
-    batch = self.config.eval_batch_size
-    self._mesh = partitioning.mesh_for(batch)
     same = partitioning.replicated(self._mesh)
     self._params, self._fixed = jax.device_put((params, fixed), same)
     self.model = step.merge_model(self._graphdef, self._params, self._fixed)
@@ -141,7 +145,7 @@ class Trained:
       features = model.backbone.features(tokens)
       return features, model.heads["label"](features)
 
-    return jax.jit(ask)
+    return jax.jit(partitioning.on_mesh(ask, self._mesh))
 
 
 def per_class(

@@ -1,0 +1,112 @@
+"""What a config leaves open because it depends on the device, and no number.
+
+But for rounding: bfloat16 keeps eight bits where float32 keeps 24.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax.numpy as jnp
+
+from relvit_jax.models import attention_kernel, flops, variants
+
+# How long a dispatch is to last: long enough for what it costs by itself to be
+# nothing, short enough for a run to stop soon when it is told to. Seconds.
+_DISPATCH = 1.5
+_MOST_STEPS = 200
+# Operations a second that a step of a small vision transformer reaches at
+# least: of a core 60 to 110 10⁹ on AMD EPYC of 2022 and 2024, of an accelerator
+# a tenth of what an H100's matrix units do.
+_CORE, _ACCELERATOR = 60e9, 80e12
+
+
+def choices(config: Any, image_size: int, platform: str) -> dict[str, Any]:
+  """Keywords of `relvit.create_model`: how the model of a config is computed.
+
+  Args:
+    config: with the keys of `configs/common.py`.
+    image_size: pixels a side of what the model is shown.
+    platform: of the devices: cpu, gpu or tpu.
+
+  Raises:
+    ValueError: the config asks for attention that the device does not have, or
+      that cannot do this.
+  """
+  model = config.model
+  family = variants.FAMILIES[variants.family_of(model.backbone)]
+  name = model.dtype or ("float32" if platform == "cpu" else "bfloat16")
+  made: dict[str, Any] = {"dtype": jnp.dtype(name)}
+  made["recompute_gelu"] = (
+    platform == "tpu" if model.recompute_gelu is None else model.recompute_gelu
+  )
+  if "attention" not in family.words:
+    return made
+  obstacle = _obstacle(config, image_size, made["dtype"].itemsize)
+  if model.attention == "kernel" and obstacle:
+    raise ValueError(f"model.attention='kernel' must be 'einsum': {obstacle}")
+  if model.attention == "cudnn" and platform != "gpu":
+    raise ValueError(
+      f"model.attention='cudnn' needs a GPU, and this is a {platform}; None "
+      "takes what suits it"
+    )
+  on_tpu = platform == "tpu" and not obstacle
+  made["attention"] = model.attention or ("kernel" if on_tpu else "einsum")
+  return made
+
+
+def _obstacle(config: Any, image_size: int, itemsize: int) -> str:
+  """Why the attention kernel is none for this model; empty where it is one."""
+  model = config.model
+  if model.attention_mask or model.attention_dropout_rate:
+    return "it has neither a mask nor dropout"
+  cost = flops.per_image(
+    model.backbone, image_size, model.patch_size, ("relation",), **_sizes(model)
+  )
+  sizes = variants.sizes_of(model.backbone) | _sizes(model)
+  return attention_kernel.obstacle(
+    cost.tokens, sizes["embed_dim"], sizes["num_heads"], itemsize
+  )
+
+
+def steps_per_dispatch(
+  config: Any, image_size: int, num_classes: int, platform: str, devices: int
+) -> int:
+  """Steps that take about a second and a half, by their operations.
+
+  By formula and not by the clock: where dispatches begin is a function of the
+  config and the kind of device, so that a run that was stopped goes on with the
+  dispatches that it would have had.
+
+  Args:
+    config: with the keys of `configs/common.py`.
+    image_size: pixels a side of what the model is shown.
+    num_classes: of the labels.
+    platform: of the devices.
+    devices: that share a batch.
+  """
+  if config.steps_per_dispatch is not None:
+    return config.steps_per_dispatch
+  cost = flops.per_image(
+    config.model.backbone,
+    image_size,
+    config.model.patch_size,
+    tuple(config.tasks),
+    num_classes or None,
+    **_sizes(config.model),
+  )
+  rate = devices * _ACCELERATOR
+  if platform == "cpu":  # However many devices it plays.
+    rate = (os.cpu_count() or 1) * _CORE
+  seconds = config.batch_size * cost.total.training / rate
+  return max(1, min(_MOST_STEPS, int(_DISPATCH / seconds)))
+
+
+def _sizes(model: Any) -> dict[str, Any]:
+  """What a config gives a model beside its name and its patches."""
+  return {
+    name: value
+    for name, value in model.items()
+    if value is not None and name not in ("backbone", "patch_size")
+  }
