@@ -24,8 +24,9 @@ ORDER = """
   data.augment data.colour data.patch_augment data.order data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
-  training.drloc training.localisation training.objectives training.metrics
-  training.optimizer
+  training.drloc training.localisation
+  training.pair_tasks training.pair_pass training.pair_blocks
+  training.objectives training.metrics training.optimizer
   training.partitioning training.step training.transfer training.evaluate
   training.stage training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint

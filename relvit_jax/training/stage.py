@@ -22,6 +22,7 @@ from relvit_jax.training import (
   evaluate,
   objectives,
   optimizer,
+  pair_blocks,
   partitioning,
   step,
 )
@@ -104,6 +105,9 @@ class Stage:
       shardings,
     )
     self._init = jax.jit(init, out_shardings=shardings)
+    rows = pair_blocks.rows_of(
+      config.loss.pair_block, self.grid_size[0] * self.grid_size[1]
+    )
     train_step = step.make_train_step(
       self.graphdef,
       tx,
@@ -112,6 +116,7 @@ class Stage:
       self.grid_size,
       average=None if decay is None else optimizer.averaging(decay),
       localisation=self.localisation,
+      blocks=pair_blocks.PairBlocks(rows, **self._relation()),
     )
     replicated = partitioning.replicated(mesh)
     self.train_steps = jax.jit(
@@ -126,6 +131,7 @@ class Stage:
       self.grid_size,
       mesh,
       self.localisation,
+      pair_blocks.PairBlocks(rows),
     )
 
   def init(self, seed: int) -> step.TrainState:
@@ -160,18 +166,25 @@ class Stage:
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
     return step.split_model(model, heads_only=self.config.freeze_backbone)
 
-  def _objective(self) -> step.Objective:
+  def _relation(self) -> dict[str, float]:
+    """What is for training alone of the relation loss."""
     loss = self.config.loss
     dropout = loss.relation_dropout
     if loss.relation_dropout_needs_smoothing and not loss.relation_smoothing:
       dropout = 0.0
+    return {
+      "relation_smoothing": loss.relation_smoothing,
+      "relation_dropout": dropout,
+    }
+
+  def _objective(self) -> step.Objective:
+    loss = self.config.loss
     losses = functools.partial(
       objectives.losses,
       grid_size=self.grid_size,
       localisation=self.localisation,
       label_smoothing=loss.label_smoothing,
-      relation_smoothing=loss.relation_smoothing,
-      relation_dropout=dropout,
+      **self._relation(),
     )
     weights = loss.weights.to_dict()
     localise = drloc.weight_schedule(
