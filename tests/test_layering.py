@@ -36,6 +36,7 @@ ORDER = """
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
+  analysis.pair_scaling
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.quickstart
   cli
