@@ -169,6 +169,8 @@ def figure(measured: Sequence[Row], title: str = "") -> Figure:
   result = Figure(figsize=(10.4, 4.2), layout="constrained")
   time_axes, memory_axes = result.subplots(1, 2)
   counts = [row.num_patches for row in measured]
+  # Those of square grids whose side doubles.
+  ticks = [4**i for i in range(1, 12) if min(counts) <= 4**i <= max(counts)]
   for axes, unit, scale in (
     (time_axes, "seconds", 1.0),
     (memory_axes, "bytes", 2.0**-20),
@@ -188,7 +190,7 @@ def figure(measured: Sequence[Row], title: str = "") -> Figure:
       )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks(counts, [f"{count:,}" for count in counts], fontsize=8)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.set_xlabel("patches N")
