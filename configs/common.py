@@ -218,6 +218,11 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # [quirk]: the official code forgets relation_dropout unless
         # relation_smoothing is on.
         "relation_dropout_needs_smoothing": False,
+        # First patches of a block, at most, of the relation, distance and
+        # angle losses: the memory that these need grows with it. 0: all pairs
+        # at once. None: as the number of patches asks. Changes no number by
+        # more than rounding. [choice]
+        "pair_block": optional(int),
       },
       "optimizer": {
         # Learning rates at the end of the warm-up and of the run. [paper]

@@ -79,29 +79,34 @@ def positions(height: int, width: int) -> Int[np.ndarray, " N"]:
 
 
 def pair_relations(
-  coordinates: Int[Arrays, "*B N 2"],
-) -> Int[Arrays, "*B N N"]:
-  """`relations` of patches at any coordinates."""
-  xp = _namespace(coordinates)
-  direction = xp.sign(_offsets(coordinates))
+  first: Int[Arrays, "*B n 2"], second: Int[Arrays, "*B N 2"] | None = None
+) -> Int[Arrays, "*B n N"]:
+  """`relations` of patches at any coordinates; without second, of all pairs."""
+  xp = _namespace(first)
+  direction = xp.sign(_offsets(first, second))
   return 3 * (direction[..., 0] + 1) + direction[..., 1] + 1
 
 
 def pair_distances(
-  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
-) -> Float[Arrays, "*B N N"]:
+  first: Int[Arrays, "*B n 2"],
+  grid_size: tuple[int, int],
+  second: Int[Arrays, "*B N 2"] | None = None,
+) -> Float[Arrays, "*B n N"]:
   """`distances` of patches at any coordinates of a grid of `grid_size`."""
-  xp = _namespace(coordinates)
-  offsets = _offsets(coordinates).astype(np.float32)
+  xp = _namespace(first)
+  offsets = _offsets(first, second).astype(np.float32)
   lengths = xp.sqrt(xp.sum(offsets * offsets, axis=-1))
   return lengths / max_distance(grid_size) * 2 - 1
 
 
 def pair_angles(
-  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
-) -> Float[Arrays, "*B N N"]:
+  first: Int[Arrays, "*B n 2"],
+  grid_size: tuple[int, int],
+  second: Int[Arrays, "*B N 2"] | None = None,
+) -> Float[Arrays, "*B n N"]:
   """`angles` of patches at any coordinates of a grid of `grid_size`."""
-  return _raw_angles(coordinates, grid_size) / _max_angle(grid_size) * 2 - 1
+  angles = _raw_angles(first, first if second is None else second, grid_size)
+  return angles / _max_angle(grid_size) * 2 - 1
 
 
 @functools.cache
@@ -113,33 +118,53 @@ def max_distance(grid_size: tuple[int, int]) -> np.float32:
 
 @functools.cache
 def _max_angle(grid_size: tuple[int, int]) -> np.float32:
-  return _raw_angles(coordinates(*grid_size), grid_size).max() or np.float32(1)
+  patches = coordinates(*grid_size)
+  # By parts: all pairs of 128×128 patches would fill 1 GB an array. An angle is
+  # the same from either of its patches.
+  angles = [
+    _raw_angles(patches[i : i + 16], patches[i:], grid_size).max()
+    for i in range(0, len(patches), 16)
+  ]
+  return max(angles) or np.float32(1)
 
 
 def _raw_angles(
-  coordinates: Int[Arrays, "*B N 2"], grid_size: tuple[int, int]
-) -> Float[Arrays, "*B N N"]:
+  first: Int[Arrays, "*B n 2"],
+  second: Int[Arrays, "*B N 2"],
+  grid_size: tuple[int, int],
+) -> Float[Arrays, "*B n N"]:
   """Angles in units of π, in float32 throughout as the official figures.
 
   Near zero a cosine keeps few digits of its angle, so the order of operations
   is part of the definition: float64 differs by up to 2e-4 after scaling.
   """
-  xp = _namespace(coordinates)
-  height, width = grid_size
-  y = coordinates[..., 0].astype(np.float32) + np.float32(height / 2)
-  x = coordinates[..., 1].astype(np.float32) + np.float32(width / 2)
-  lengths = xp.sqrt(y * y + x * x)
+  xp = _namespace(first)
+  y, x = _from_observer(first[..., :, None, :], grid_size)
+  y2, x2 = _from_observer(second[..., None, :, :], grid_size)
   # No product is below 0.25. The maximum keeps XLA from contracting product
   # and sum to one multiply-add, which rounds once where the definition rounds
   # twice; an optimization barrier is dropped before that happens (JAX 0.10).
-  products = xp.maximum(lengths[..., :, None] * lengths[..., None, :], 0.25)
-  dots = y[..., :, None] * y[..., None, :] + x[..., :, None] * x[..., None, :]
+  products = xp.maximum(
+    xp.sqrt(y * y + x * x) * xp.sqrt(y2 * y2 + x2 * x2), 0.25
+  )
+  dots = y * y2 + x * x2
   # From 24 patches a side the float32 product swallows the epsilon.
   cosine = xp.clip(dots / (products + _ANGLE_EPSILON), -1, 1)
   # arccos, in the form that is accurate near 1: XLA's own is not.
   angle = 2 * xp.arctan2(xp.sqrt(1 - cosine), xp.sqrt(1 + cosine))
-  same = xp.all(_offsets(coordinates) == 0, axis=-1)
+  same = xp.all(_offsets(first, second) == 0, axis=-1)
   return xp.where(same, np.float32(0), angle / np.float32(np.pi))
+
+
+def _from_observer(
+  coordinates: Int[Arrays, "*B 2"], grid_size: tuple[int, int]
+) -> tuple[Float[Arrays, "*B"], Float[Arrays, "*B"]]:
+  """(rows down, columns to the right) of the one who sees the angles."""
+  height, width = grid_size
+  return (
+    coordinates[..., 0].astype(np.float32) + np.float32(height / 2),
+    coordinates[..., 1].astype(np.float32) + np.float32(width / 2),
+  )
 
 
 def permute_pairs(
@@ -259,9 +284,12 @@ def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
   return height // patch_size, width // patch_size
 
 
-def _offsets(coordinates: Int[Arrays, "*B N 2"]) -> Int[Arrays, "*B N N 2"]:
+def _offsets(
+  first: Int[Arrays, "*B n 2"], second: Int[Arrays, "*B N 2"] | None
+) -> Int[Arrays, "*B n N 2"]:
   """First patch minus second: negative where a is above or left of b."""
-  return coordinates[..., :, None, :] - coordinates[..., None, :, :]
+  second = first if second is None else second
+  return first[..., :, None, :] - second[..., None, :, :]
 
 
 def _namespace(array: np.ndarray | jax.Array) -> ModuleType:

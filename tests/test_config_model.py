@@ -9,7 +9,7 @@ from flax import nnx
 
 import relvit_jax
 from relvit_jax import config, config_model
-from relvit_jax.training.stage import create_model, make_views
+from relvit_jax.training.pieces import create_model, make_views
 
 
 def leaks_of(spec, *overrides):

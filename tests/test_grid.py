@@ -83,6 +83,19 @@ def test_positions_are_the_reading_order():
   np.testing.assert_array_equal(grid.positions(2, 3), range(6))
 
 
+@settings(deadline=None, max_examples=20)
+@given(SIZES, st.integers(0, 35), st.integers(1, 36))
+def test_some_first_patches_have_the_rows_of_all(size, start, count):
+  places = grid.coordinates(*size)
+  first = places[start : start + count]
+  for part, table in (
+    (grid.pair_relations(first, places), grid.relations(*size)),
+    (grid.pair_distances(first, size, places), grid.distances(*size)),
+    (grid.pair_angles(first, size, places), grid.angles(*size)),
+  ):
+    np.testing.assert_array_equal(part, table[start : start + count])
+
+
 def test_a_single_patch_has_nothing_but_itself():
   assert grid.relations(1, 1) == [[4]]
   assert grid.distances(1, 1) == [[-1]]

@@ -22,6 +22,15 @@ def test_scores_are_scaled_products_of_query_and_key():
   )
 
 
+def test_scores_of_some_rows_follow_from_projections():
+  head = heads.PairwiseHead(20, 9, rngs=nnx.Rngs(0))
+  tokens = jax.random.normal(jax.random.key(0), (2, 4, 20))
+  query, key = head.project(tokens)
+  assert query.shape == key.shape == (2, 4, 9, 2)
+  rows = heads.pair_scores(query[:, 1:3], key)
+  np.testing.assert_allclose(rows, head(tokens)[:, :, 1:3], rtol=1e-6)
+
+
 def test_nine_relations_share_the_width_as_far_as_it_divides():
   head = heads.PairwiseHead(384, 9, rngs=nnx.Rngs(0))
   assert head.query.kernel[...].shape == (384, 9 * 42)

@@ -27,10 +27,12 @@ ORDER = """
   data.loading data.read_ahead data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
-  training.drloc training.localisation training.objectives training.metrics
-  training.optimizer
+  training.drloc training.localisation
+  training.pair_tasks training.pair_pass training.pair_blocks
+  training.objectives training.metrics training.optimizer
   training.partitioning training.step training.transfer training.evaluate
-  training.hardware training.stage training.waiting training.loop training.probe
+  training.hardware training.pieces training.stage
+  training.waiting training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint
   training.datasets training.workdir training.progress training.experiment
   training.trained
@@ -40,7 +42,7 @@ ORDER = """
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
   analysis.timing analysis.machine analysis.part analysis.parts
   analysis.pytorch_step analysis.rival analysis.benchmark
-  analysis.benchmark_table analysis.benchmark_sweep
+  analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.benchmark commands.quickstart
   cli

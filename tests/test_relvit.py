@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.models import variants
+from relvit_jax.models import heads, variants
 
 ALL = ("relation", "distance", "angle", "position", "label")
 TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
@@ -49,6 +49,20 @@ def test_a_grid_need_not_be_square():
   outputs = make(**TINY, image_size=(8, 12))(jnp.zeros((2, 8, 12, 3)))
   assert outputs["relation"].shape == (2, 9, 6, 6)
   assert outputs["position"].shape == (2, 6, 6)
+
+
+def test_instead_of_all_pairs_there_may_be_queries_and_keys():
+  model = make(**TINY, image_size=(8, 12))
+  images = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+  outputs, dense = model(images, dense=False), model(images)
+  for task in ("relation", "distance", "angle"):
+    scores = heads.pair_scores(*outputs.pop(task))
+    expected = dense.pop(task).reshape(scores.shape)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+  assert {task: output.shape for task, output in outputs.items()} == {
+    "position": (2, 6, 6),
+    "label": (2, 10),
+  }
 
 
 @pytest.mark.parametrize("cls_token", [True, False])

@@ -11,7 +11,8 @@ from flax import nnx
 from relvit_jax import config
 from relvit_jax.data import sources
 from relvit_jax.training import metrics, partitioning, step
-from relvit_jax.training.stage import Stage, create_model, make_views
+from relvit_jax.training.pieces import create_model, make_views
+from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
 
@@ -82,6 +83,19 @@ def test_eight_devices_learn_as_one(on_one_device, fsdp):
   """Every source of randomness on: the draws do not depend on the mesh."""
   eight = losses(make(devices=8, fsdp=fsdp, **ALL_RANDOM))
   np.testing.assert_allclose(eight, on_one_device, rtol=1e-6)
+
+
+def test_blocks_of_pairs_learn_as_all_pairs_at_once(on_one_device):
+  """On eight devices, in a loop over donated states: 16 patches by 3 rows."""
+  blocks = make(devices=8, fsdp=2, **ALL_RANDOM, **{"loss.pair_block": 3})
+  np.testing.assert_allclose(losses(blocks), on_one_device, rtol=1e-6)
+  dense = make(**ALL_RANDOM)
+  state = dense.init(0)
+  ours, theirs = (
+    stage.evaluate(state, SPLITS["test"])
+    for stage in (make(**ALL_RANDOM, **{"loss.pair_block": 3}), dense)
+  )
+  assert ours == pytest.approx(theirs, rel=1e-6)
 
 
 def test_devices_share_the_batch_and_exchange_gradients():
@@ -272,6 +286,7 @@ def tiny_program():
     ("loss.label_smoothing", 0.1),
     ("loss.relation_smoothing", 0.1),
     ("loss.relation_dropout", 0.1),
+    ("loss.pair_block", 3),
     ("optimizer.lr", 1e-2),
     ("optimizer.end_lr", 1e-1),
     ("optimizer.weight_decay", 10.0),

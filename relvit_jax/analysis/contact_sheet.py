@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from relvit_jax import grid
 from relvit_jax.data import feed
 from relvit_jax.models import variants
-from relvit_jax.training import datasets, stage, step
+from relvit_jax.training import datasets, pieces, step
 
 _LINE = {"color": "white", "linewidth": 0.4, "alpha": 0.7}
 
@@ -28,7 +28,7 @@ def sheet(config: Any, train: feed.Examples, rows: int, views: int) -> Figure:
     rows: how many images.
     views: how many training views of each.
   """
-  view = stage.make_views(config, *datasets.colours(config, train))
+  view = pieces.make_views(config, *datasets.colours(config, train))
   key = jax.random.key(config.seed)
   # Mixing needs an even number; one more is not shown.
   count = rows + rows % 2

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from relvit_jax.analysis import part
 from relvit_jax.data import feed, splits, views
 from relvit_jax.models import layers
-from relvit_jax.training import metrics, optimizer, partitioning, step
+from relvit_jax.training import metrics, optimizer, partitioning, pieces, step
 from relvit_jax.training import stage as stages
 
 
@@ -172,7 +172,11 @@ class Parts:
     pairs = None
     if stage.localisation:
       pairs = stage.localisation.draw(key, len(shown.images), stage.grid_size)
-    outputs = model(shown.images, train=True, pairs=pairs)
+    blocks = stage.pair_blocks(train=True)
+    outputs = model(
+      shown.images, train=True, pairs=pairs, dense=blocks.are_dense
+    )
+    outputs = blocks.answer(outputs, stage.grid_size, shown.places, key)
     asked = {"permutation": shown.places, "pairs": pairs}
     labels = {"label": self._batch["label"]}
     losses = stage.objective()(
@@ -187,7 +191,7 @@ class Parts:
     """The gradient's norm, AdamW's update, and the average of the weights."""
     stage = self._stage
     settings = stage.config.optimizer
-    tx = stages.make_optimizer(settings, stage.num_steps)
+    tx = pieces.make_optimizer(settings, stage.num_steps)
     decay = settings.ema_decay
     average = optimizer.averaging(decay) if decay is not None else None
     state = stage.init(0)

@@ -98,7 +98,7 @@ class Attention(nnx.Module):
     return self._attend(query, key)
 
   def _heads(
-    self, qkv: Float[Array, "..."], shape: tuple[int, ...]
+    self, qkv: Float[Array, ...], shape: tuple[int, ...]
   ) -> tuple[Array, Array, Array]:
     """Query, key and value, each [B, N, heads, D / heads]."""
     batch, length, _ = shape

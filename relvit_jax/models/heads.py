@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,28 @@ from jaxtyping import Array, Float, Int
 
 from relvit_jax.models import layers
 from relvit_jax.models.variants import DRLOC_MODES
+
+
+class Projections(NamedTuple):
+  """What the scores of all pairs of patches follow from, without the pairs.
+
+  Attributes:
+    query: of the first patch of a pair, one for each of R scores.
+    key: of the second.
+  """
+
+  query: Float[Array, "B N R d"]
+  key: Float[Array, "B N R d"]
+
+
+def pair_scores(
+  query: Float[Array, "B n R d"], key: Float[Array, "B N R d"]
+) -> Float[Array, "B R n N"]:
+  """Scaled products of some patches' queries with all keys, float32."""
+  scores = jnp.einsum(
+    "bird,bjrd->brij", query, key, preferred_element_type=jnp.float32
+  )
+  return scores * query.shape[-1] ** -0.5
 
 
 class PairwiseHead(nnx.Module):
@@ -48,13 +71,14 @@ class PairwiseHead(nnx.Module):
     )
 
   def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B R N N"]:
+    return pair_scores(*self.project(tokens))
+
+  def project(self, tokens: Float[Array, "B N D"]) -> Projections:
+    """Queries and keys, each [B, N, R, D // R]."""
     split = (*tokens.shape[:2], self.num_scores, -1)
-    query = self.query(tokens).reshape(split)  # [B, N, R, D // R]
-    key = self.key(tokens).reshape(split)
-    scores = jnp.einsum(
-      "bird,bjrd->brij", query, key, preferred_element_type=jnp.float32
+    return Projections(
+      self.query(tokens).reshape(split), self.key(tokens).reshape(split)
     )
-    return scores * query.shape[-1] ** -0.5
 
 
 class PositionHead(nnx.Module):

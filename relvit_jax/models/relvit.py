@@ -85,7 +85,8 @@ class RelViT(nnx.Module):
     train: bool = False,
     rngs: nnx.Rngs | None = None,
     pairs: tuple[Int[Array, "B m 2"], Int[Array, "B m 2"]] | None = None,
-  ) -> dict[str, Array]:
+    dense: bool = True,
+  ) -> dict[str, Any]:
     """Outputs by task.
 
     Args:
@@ -94,6 +95,9 @@ class RelViT(nnx.Module):
       rngs: random streams; `nnx.Rngs(dropout=key)` is enough.
       pairs: (row, column) of the first and of the second patch of m pairs an
         image, for the drloc task. Without them that task has no output.
+      dense: whether relation, distance and angle are scores of all N² pairs.
+        False gives `heads.Projections` instead, from which
+        `pair_blocks.PairBlocks` takes losses without those arrays.
 
     Returns:
       relation [B,9,N,N], distance [B,N,N], angle [B,N,N], position [B,N,N]
@@ -113,9 +117,11 @@ class RelViT(nnx.Module):
     if self.cls_to_patches:
       assert tokens.cls is not None
       patches = patches + tokens.cls[:, None]
-    outputs = {}
+    outputs: dict[str, Any] = {}
     for task, head in self.heads.items():
-      if task == "label":
+      if task in PAIR_SCORES and not dense:
+        outputs[task] = head.project(patches)
+      elif task == "label":
         outputs[task] = head(self.backbone.features(tokens))
       elif task == "drloc":
         if pairs is not None:

@@ -12,7 +12,7 @@ import jax
 from tqdm import tqdm
 
 from relvit_jax.data import feed, sources, statistics
-from relvit_jax.training import stage
+from relvit_jax.training import pieces
 
 # Of a device's memory, what a resident split may take: the rest is for the
 # activations of large batches.
@@ -54,7 +54,7 @@ def load(config: Any, parts: tuple[str, ...] = sources.PARTS) -> Loaded:
   if not _crops_at_decode(config):
     return Loaded(splits, why)
   # Of no matter to crops: the colours are not yet known.
-  crops = stage.make_views(config, (0, 0, 0), (1, 1, 1)).crops
+  crops = pieces.make_views(config, (0, 0, 0), (1, 1, 1)).crops
   cropped = {
     part: dataclasses.replace(split, crops=crops)
     if isinstance(split, sources.Records)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from relvit_jax.data import feed
 from relvit_jax.training import localisation as localisations
-from relvit_jax.training import metrics, partitioning, step
+from relvit_jax.training import metrics, pair_blocks, partitioning, step
 
 Evaluate = Callable[
   [step.Params, step.Params, Iterable[feed.Batch]], dict[str, float]
@@ -26,12 +26,14 @@ def make_evaluate(
   grid_size: tuple[int, int],
   mesh: Mesh,
   localisation: localisations.Localisation | None = None,
+  blocks: pair_blocks.PairBlocks = pair_blocks.DENSE,
 ) -> Evaluate:
   """(params, fixed, batches) → metrics, compiled once for all splits.
 
   `batches` are those of `feed.evaluation_batches`, which `view` shows to
   the model. Patches are shown in order, and nothing is dropped out. A drloc
-  head is asked about the same pairs of every image.
+  head is asked about the same pairs of every image. `blocks` says how the
+  pair tasks are judged.
   The metrics are those of `metrics.measure` and `loss_<task>`, `loss_total`.
   """
 
@@ -41,7 +43,9 @@ def make_evaluate(
     images, pairs = view(batch), None
     if localisation:
       pairs = localisation.same(len(images), grid_size)
-    outputs = step.merge_model(graphdef, params, fixed)(images, pairs=pairs)
+    model = step.merge_model(graphdef, params, fixed)
+    outputs = model(images, pairs=pairs, dense=blocks.are_dense)
+    outputs = blocks.answer(outputs, grid_size)
     labels, mask = {"label": batch["label"]}, batch["mask"]
     measured = metrics.measure(
       outputs,

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
+from relvit_jax.models.relvit import PAIR_SCORES
 from relvit_jax.training import localisation as localisations
-from relvit_jax.training import objectives
+from relvit_jax.training import objectives, pair_blocks, pair_tasks
 
 # A metric is a sum and a count, so that batches, devices and hosts add up;
 # arrays on the device or, once fetched, on the host.
@@ -21,7 +22,7 @@ Metrics = dict[str, tuple[Any, Any]]
 
 
 def measure(
-  outputs: Mapping[str, ArrayLike],
+  outputs: Mapping[str, Any],
   labels: Mapping[str, ArrayLike],
   grid_size: Sequence[int],
   *,
@@ -47,10 +48,13 @@ def measure(
   )
   per_image = {}
   for task, output in outputs.items():
+    if isinstance(output, pair_blocks.Answered):
+      per_image |= _of_pairs(task, output.score, grid_size)
+      continue
     target = wanted[task]
-    if task == "relation":
-      hit = jnp.argmax(output, axis=1) == target
-      per_image["relation_accuracy"] = jnp.mean(hit, axis=(1, 2))
+    if task in PAIR_SCORES:
+      score = jnp.mean(pair_tasks.scores(task, output, target), axis=(1, 2))
+      per_image |= _of_pairs(task, score, grid_size)
     elif task == "position":
       hit = jnp.argmax(output, axis=-1) == target
       per_image["position_accuracy"] = jnp.mean(hit, axis=1)
@@ -72,11 +76,6 @@ def measure(
       known = ~jnp.isnan(score[:, 0])
       per_image["label_top1"] = known & (not_beaten <= 1)
       per_image["label_top5"] = known & (not_beaten <= 5)
-    else:
-      error = jnp.mean(jnp.abs(output - target), axis=(1, 2))
-      if task == "distance":
-        error = error * _patches_per_unit(grid_size)
-      per_image[f"{task}_error"] = error
   return {name: _counted(value, mask) for name, value in per_image.items()}
 
 
@@ -148,6 +147,16 @@ def chance(
       scale = _patches_per_unit(grid_size) if task == "distance" else 1
       result[f"{task}_error"] = error * float(scale)
   return result
+
+
+def _of_pairs(
+  task: str, score: Float[Array, " B"], grid_size: Sequence[int]
+) -> dict[str, Array]:
+  """The metric of a pair task by its name and in its unit."""
+  if task == "relation":
+    return {"relation_accuracy": score}
+  unit = _patches_per_unit(grid_size) if task == "distance" else 1
+  return {f"{task}_error": score * unit}
 
 
 def _patches_per_unit(grid_size: Sequence[int]) -> float:

@@ -11,16 +11,18 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Real
 from numpy.typing import ArrayLike
 
 from relvit_jax import grid
+from relvit_jax.models import heads
+from relvit_jax.models.relvit import PAIR_SCORES
 from relvit_jax.models.variants import ALL_TASKS
 from relvit_jax.training import localisation as localisations
+from relvit_jax.training import pair_blocks, pair_tasks
 from relvit_jax.training.drloc import drloc as drloc
 
 
@@ -42,24 +44,20 @@ def targets(
     permutation B is 1 and all are NumPy's: constants of a compiled step.
   """
   height, width = grid_size
-  places = grid.coordinates(height, width)
-  shown: Any
-  if permutation is None:
-    shown, order = places[None], grid.positions(height, width)[None]
-  else:
-    order = jnp.asarray(permutation)
-    shown = jnp.asarray(places)[order]  # [B, N, 2]
-  derive = {
-    "relation": lambda: grid.pair_relations(shown),
-    "distance": lambda: grid.pair_distances(shown, (height, width)),
-    "angle": lambda: grid.pair_angles(shown, (height, width)),
-    "position": lambda: order,
-  }
-  return {task: derive[task]() for task in tasks if task in derive}
+  shown = pair_tasks.shown((height, width), permutation)
+  result: dict[str, Any] = {}
+  for task in tasks:
+    if task in PAIR_SCORES:
+      result[task] = pair_tasks.targets(task, shown, (height, width))
+    elif task == "position" and permutation is None:
+      result[task] = grid.positions(height, width)[None]
+    elif task == "position":
+      result[task] = jnp.asarray(permutation)
+  return result
 
 
 def losses(
-  outputs: Mapping[str, ArrayLike],
+  outputs: Mapping[str, Any],
   labels: Mapping[str, ArrayLike],
   grid_size: Sequence[int],
   *,
@@ -80,7 +78,9 @@ def losses(
   pairs count, a patch with itself included. Of drloc, see `drloc.drloc`.
 
   Args:
-    outputs: what the model returned, [B, ...] by task.
+    outputs: what the model returned, [B, ...] by task, or, of relation,
+      distance and angle, what `pair_blocks.PairBlocks` has answered: the same
+      numbers without arrays of all pairs.
     labels: {"label": int [B]} where the label task is among the outputs; or
       [B,C], the probability of each class.
     grid_size: (rows, columns) of patches.
@@ -104,23 +104,30 @@ def losses(
     ("relation_smoothing", relation_smoothing),
     ("relation_dropout", relation_dropout),
   ):
-    if not 0 <= share < 1:
-      raise ValueError(f"{name}={share} must be in [0, 1)")
+    pair_tasks.check_share(name, share)
   result = {}
   for task, output in outputs.items():
     kept = None
-    if task == "relation":
-      entropy = _cross_entropy(output, wanted[task], 1, relation_smoothing)
-      kept = _kept_pairs(entropy.shape, relation_dropout, key)
+    if isinstance(output, pair_blocks.Answered):
+      if task == "relation":
+        output.check(relation_smoothing, relation_dropout)
+      result[task] = output.mean(mask)
+      continue
+    if task in PAIR_SCORES:
+      smoothing = relation_smoothing if task == "relation" else 0.0
+      entropy = pair_tasks.losses(task, output, wanted[task], smoothing)
+      if task == "relation" and relation_dropout:
+        batch, rows, _ = entropy.shape
+        kept = pair_tasks.kept(
+          key, relation_dropout, batch, np.arange(rows), rows
+        )
     elif task == "position":
-      entropy = _cross_entropy(output, wanted[task], -1)
+      entropy = pair_tasks.cross_entropy(output, wanted[task], -1)
     elif task == "label":
       entropy = _label_entropy(output, wanted[task], label_smoothing)
-    elif task == "drloc":
+    else:
       asked = localisation or localisations.Localisation()
       entropy = asked.losses(output, wanted[task], grid_size)
-    else:
-      entropy = jnp.square(output - wanted[task])
     result[task] = _mean(entropy, kept, mask)
   weights = weights or {}
   for task in weights:
@@ -135,40 +142,43 @@ def losses(
 
 
 def prepare(
-  outputs: Mapping[str, ArrayLike],
+  outputs: Mapping[str, Any],
   labels: Mapping[str, ArrayLike],
   grid_size: Sequence[int],
   permutation: ArrayLike | None,
   pairs: localisations.Pairs | None = None,
-) -> tuple[dict[str, Array], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """(outputs, what each should have been), after checking their shapes.
 
-  A wrong grid or permutation could broadcast, and be wrong in silence.
+  What is `pair_blocks.Answered` was checked before, and has been judged.
   """
   if not outputs:
     raise ValueError("outputs is empty: there is nothing to compute")
   height, width = grid_size
-  num_patches = height * width
-  outputs = {task: jnp.asarray(output) for task, output in outputs.items()}
+  result, asked = {}, []
   for task, output in outputs.items():
     if task not in ALL_TASKS:
       raise ValueError(
         f"outputs names {task!r}; the tasks are {', '.join(ALL_TASKS)}"
       )
-    if task in ("label", "drloc"):
+    result[task] = output
+    if isinstance(output, pair_blocks.Answered):
       continue
-    if output.shape[-2:] != (num_patches, num_patches):
+    if isinstance(output, heads.Projections):
       raise ValueError(
-        f"the {task} output of shape {output.shape} does not belong to "
-        f"grid_size=({height}, {width}), which has {num_patches} patches"
+        f"the {task} output is queries and keys, not scores; "
+        "pair_blocks.PairBlocks(rows).answer takes them"
       )
-    expected = (output.shape[0], num_patches)
-    if permutation is not None and np.shape(permutation) != expected:
-      raise ValueError(
-        f"permutation of shape {np.shape(permutation)} must be [B, N] = "
-        f"{expected}: an order for each image"
+    result[task] = output = jnp.asarray(output)
+    asked.append(task)
+    if task not in ("label", "drloc"):
+      pair_tasks.check_grid(
+        f"the {task} output of shape {output.shape}",
+        output.shape,
+        (height, width),
+        permutation,
       )
-  wanted = targets(outputs, (height, width), permutation)
+  wanted = targets(asked, (height, width), permutation)
   if "label" in outputs:
     if "label" not in labels:
       raise ValueError(
@@ -179,7 +189,7 @@ def prepare(
     if pairs is None:
       raise ValueError("the outputs include drloc, but pairs is None")
     wanted["drloc"] = localisations.shown(pairs, permutation, grid_size)
-  return outputs, wanted
+  return result, wanted
 
 
 def _labels(given: ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -192,16 +202,6 @@ def _labels(given: ArrayLike, shape: tuple[int, ...]) -> Array:
   return given if given.ndim == 2 else given.astype(jnp.int32)
 
 
-def _kept_pairs(
-  shape: tuple[int, ...], dropout: float, key: Array | None
-) -> Bool[Array, "B N N"] | None:
-  if dropout == 0:
-    return None
-  if key is None:
-    raise ValueError(f"relation_dropout={dropout} needs a random key")
-  return jax.random.bernoulli(key, 1 - dropout, shape)
-
-
 def _label_entropy(
   scores: Float[Array, "B C"], labels: Real[Array, "B ..."], smoothing: float
 ) -> Float[Array, " B"]:
@@ -210,7 +210,7 @@ def _label_entropy(
     return optax.softmax_cross_entropy(
       scores, optax.smooth_labels(labels, smoothing)
     )
-  entropy = _cross_entropy(scores, labels, -1, smoothing)
+  entropy = pair_tasks.cross_entropy(scores, labels, -1, smoothing)
   known = (labels >= 0) & (labels < scores.shape[-1])
   return jnp.where(known, entropy, jnp.nan)
 
@@ -231,28 +231,3 @@ def _mean(
   # Not a product with 0: what does not count may be NaN.
   total = jnp.sum(jnp.where(kept, values, 0))
   return total / jnp.maximum(jnp.sum(kept), 1)
-
-
-def _cross_entropy(
-  scores: Float[Array, "*S"],
-  target: Int[Any, "*T"],
-  axis: int,
-  smoothing: float = 0.0,
-) -> Float[Array, "*P"]:
-  """-log p(target), with `smoothing` of the target spread over all classes."""
-  log_p = jax.nn.log_softmax(scores, axis=axis)
-  chosen = -jnp.squeeze(_pick(log_p, target, axis), axis)
-  if smoothing == 0:
-    return chosen
-  return (1 - smoothing) * chosen - smoothing * jnp.mean(log_p, axis=axis)
-
-
-def _pick(
-  scores: Float[Array, "*S"], target: Int[Any, "*T"], axis: int = -1
-) -> Float[Array, "*P"]:
-  """The scores of the target class, with the class axis kept."""
-  classes = jax.lax.broadcasted_iota(
-    jnp.int32, scores.shape, axis % scores.ndim
-  )
-  chosen = classes == jnp.expand_dims(target, axis)
-  return jnp.sum(jnp.where(chosen, scores, 0), axis=axis, keepdims=True)

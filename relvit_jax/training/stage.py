@@ -7,27 +7,24 @@ stage serves any number of runs: seed and starting weights are arguments.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from relvit_jax.data import feed, statistics, views
-from relvit_jax.models import relvit, variants
+from relvit_jax.data import feed, statistics
+from relvit_jax.models import relvit
 from relvit_jax.training import (
-  drloc,
   evaluate,
   hardware,
-  objectives,
   optimizer,
+  pair_blocks,
   partitioning,
+  pieces,
   step,
 )
-from relvit_jax.training import localisation as localisations
 
 
 class Stage:
@@ -75,7 +72,7 @@ class Stage:
       colours = config.data.mean, config.data.std
     if colours[0] is None:
       colours = statistics.measure(train)
-    self.views = make_views(config, *colours)
+    self.views = pieces.make_views(config, *colours)
     self.feed = feed.make(
       train,
       batch_size=config.batch_size,
@@ -91,11 +88,11 @@ class Stage:
       stream=config.data.feed == "streaming",
       repeats=config.augment.repeats,
     )
-    self.localisation = localisation_of(config)
+    self.localisation = pieces.localisation_of(config)
     model = nnx.eval_shape(lambda: self._create(nnx.Rngs(0)))
     self.grid_size = model.grid_size
     self.graphdef, _, _ = self._split(model)
-    self._optimizer = make_optimizer(config.optimizer, self.num_steps)
+    self._optimizer = pieces.make_optimizer(config.optimizer, self.num_steps)
     self._compile()
 
   def _compile(self) -> None:
@@ -122,11 +119,12 @@ class Stage:
     )
     self._evaluate = evaluate.make_evaluate(
       self.graphdef,
-      evaluation_objective(config, self.grid_size),
+      pieces.evaluation_objective(config, self.grid_size),
       self.views.evaluation,
       self.grid_size,
       mesh,
       self.localisation,
+      self.pair_blocks(train=False),
     )
 
   def train_step(
@@ -142,6 +140,7 @@ class Stage:
       self.grid_size,
       average=None if decay is None else optimizer.averaging(decay),
       localisation=self.localisation,
+      blocks=self.pair_blocks(train=True),
     )
     return partitioning.on_mesh(made, self.mesh)
 
@@ -171,8 +170,18 @@ class Stage:
     """The model with the weights of a state, to call and look into."""
     return step.merge_model(self.graphdef, state.weights, state.fixed)
 
+  def objective(self) -> step.Objective:
+    """The losses of the config, for training."""
+    return pieces.training_objective(
+      self.config, self.grid_size, self.num_steps
+    )
+
+  def pair_blocks(self, train: bool) -> pair_blocks.PairBlocks:
+    """How pair losses and metrics are computed, with what is for training."""
+    return pieces.make_pair_blocks(self.config, self.grid_size, train)
+
   def _create(self, rngs: nnx.Rngs) -> relvit.RelViT:
-    return create_model(
+    return pieces.create_model(
       self.config,
       self.views,
       len(self.class_names),
@@ -182,112 +191,3 @@ class Stage:
 
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
     return step.split_model(model, heads_only=self.config.freeze_backbone)
-
-  def objective(self) -> step.Objective:
-    """The losses of the config, for training."""
-    loss = self.config.loss
-    dropout = loss.relation_dropout
-    if loss.relation_dropout_needs_smoothing and not loss.relation_smoothing:
-      dropout = 0.0
-    losses = functools.partial(
-      objectives.losses,
-      grid_size=self.grid_size,
-      localisation=self.localisation,
-      label_smoothing=loss.label_smoothing,
-      relation_smoothing=loss.relation_smoothing,
-      relation_dropout=dropout,
-    )
-    weights = loss.weights.to_dict()
-    localise = drloc.weight_schedule(
-      loss.weights.drloc,
-      self.num_steps,
-      int(loss.drloc.warmup_share * self.num_steps),
-    )
-
-    def objective(*given: Any, step: Any, **seen: Any) -> Any:
-      return losses(*given, weights=weights | {"drloc": localise(step)}, **seen)
-
-    return objective
-
-
-def make_optimizer(
-  settings: Any, num_steps: int
-) -> optax.GradientTransformation:
-  """The optimiser of a config's group `optimizer`, for a run so long."""
-  rates = settings.lr, settings.end_lr, num_steps
-  if settings.schedule == "paper":
-    schedule = optimizer.paper_schedule(*rates)
-  else:
-    warmup_steps = int(settings.warmup_share * num_steps)
-    schedule = optimizer.cosine_schedule(
-      *rates, warmup_steps, settings.warmup_lr
-    )
-  return optimizer.adamw(
-    schedule,
-    settings.weight_decay,
-    settings.clip_norm,
-    decay_all=settings.decay_all,
-  )
-
-
-def localisation_of(config: Any) -> localisations.Localisation | None:
-  """What is asked of the drloc head, where the config has one."""
-  if "drloc" not in config.tasks:
-    return None
-  asked = config.loss.drloc
-  return localisations.Localisation(
-    asked.num_pairs, asked.mode, asked.use_abs, asked.normalise_targets
-  )
-
-
-def evaluation_objective(
-  config: Any, grid_size: tuple[int, int]
-) -> step.Objective:
-  """The losses of a config, with its weights but nothing that is for training:
-
-  neither smoothing nor dropout, and the drloc weight where its ramp is highest.
-  """
-  return functools.partial(
-    objectives.losses,
-    grid_size=grid_size,
-    weights=config.loss.weights.to_dict(),
-    localisation=localisation_of(config),
-  )
-
-
-def make_views(config: Any, mean: Any, std: Any) -> views.Views:
-  """How a config shows images to the model, in patches that its heads see."""
-  augment = config.augment.to_dict()
-  del augment["repeats"]  # Of the feed.
-  return views.Views(
-    image_size=config.data.image_size,
-    patch_size=variants.shown_patch(
-      config.model.backbone, config.model.patch_size, config.model.depth
-    ),
-    mean=tuple(mean),
-    std=tuple(std),
-    **augment,
-  )
-
-
-def create_model(
-  config: Any,
-  view: views.Views,
-  num_classes: int,
-  rngs: nnx.Rngs,
-  platform: str,
-) -> relvit.RelViT:
-  """The model of a config, with random weights, as a platform computes it."""
-  sizes = {
-    name: value for name, value in config.model.items() if value is not None
-  } | hardware.choices(config, view.model_size, platform)
-  if "drloc" in config.tasks:
-    asked = config.loss.drloc
-    sizes |= {"drloc_mode": asked.mode, "drloc_abs": asked.use_abs}
-  return relvit.create_model(
-    **sizes,
-    tasks=tuple(config.tasks),
-    num_classes=num_classes,
-    image_size=view.model_size,
-    rngs=rngs,
-  )

@@ -16,7 +16,7 @@ from jaxtyping import Array, PRNGKeyArray
 from relvit_jax.data import feed, mixing, views
 from relvit_jax.models.relvit import RelViT
 from relvit_jax.training import localisation as localisations
-from relvit_jax.training import metrics, partitioning
+from relvit_jax.training import metrics, pair_blocks, partitioning
 
 # Nested dicts of arrays; the keys of a list, such as blocks, are numbers.
 Params = dict[Any, Any]
@@ -28,8 +28,7 @@ _ORDER, _NOISE = 0, 1
 Augment = Callable[[PRNGKeyArray, feed.Batch], views.Shown]
 # (average, params, steps taken) → the next average.
 Average = Callable[[Params, Params, Array], Params]
-# (outputs, labels, permutation=, pairs=, key=, step=) → loss per task and
-# "total".
+# (outputs, labels, permutation=, pairs=, key=, step=) → losses and "total".
 Objective = Callable[..., dict[str, Array]]
 
 
@@ -133,6 +132,7 @@ def make_train_step(
   *,
   average: Average | None = None,
   localisation: localisations.Localisation | None = None,
+  blocks: pair_blocks.PairBlocks = pair_blocks.DENSE,
 ) -> Callable[[TrainState, feed.Batch], tuple[TrainState, metrics.Metrics]]:
   """(state, batch) → (next state, metrics as sums and counts).
 
@@ -150,9 +150,10 @@ def make_train_step(
     grid_size: (rows, columns) of the patches that the heads see.
     average: how the average of the weights moves on, where one is kept.
     localisation: which pairs the drloc head is asked about, if there is one.
+    blocks: how the pair tasks are judged.
   """
 
-  measure = _make_measure(graphdef, objective, grid_size, localisation)
+  measure = _make_measure(graphdef, objective, grid_size, localisation, blocks)
 
   def train_step(
     state: TrainState, batch: feed.Batch
@@ -186,6 +187,7 @@ def _make_measure(
   objective: Objective,
   grid_size: tuple[int, int],
   localisation: localisations.Localisation | None,
+  blocks: pair_blocks.PairBlocks,
 ) -> Callable[..., tuple[Array, metrics.Metrics]]:
   """(params, state, labels, what is shown, three keys) → (loss, metrics)."""
 
@@ -201,18 +203,19 @@ def _make_measure(
     pairs = None
     if localisation:
       pairs = localisation.draw(keys[2], len(images), grid_size)
+    rngs = nnx.Rngs(dropout=keys[0])
     outputs = model(
-      images, train=True, rngs=nnx.Rngs(dropout=keys[0]), pairs=pairs
+      images, train=True, rngs=rngs, pairs=pairs, dense=blocks.are_dense
     )
+    outputs = blocks.answer(outputs, grid_size, permutation, keys[1])
     if mixed is not None and "label" in outputs:
       num_classes = outputs["label"].shape[-1]
       labels = mixing.soft_labels(labels, num_classes, mixed)
     asked = {"permutation": permutation, "pairs": pairs}
-    losses = objective(
-      outputs, {"label": labels}, **asked, key=keys[1], step=state.step
-    )
+    told = {"label": labels}
+    losses = objective(outputs, told, **asked, key=keys[1], step=state.step)
     measured = metrics.measure(
-      outputs, {"label": labels}, grid_size, **asked, localisation=localisation
+      outputs, told, grid_size, **asked, localisation=localisation
     )
     measured |= metrics.of_losses(losses, len(images))
     return losses["total"], measured

@@ -18,8 +18,8 @@ from relvit_jax.training import (
   checkpoint,
   evaluate,
   partitioning,
+  pieces,
   probe,
-  stage,
   step,
 )
 
@@ -64,12 +64,12 @@ class Trained:
     self.where = f"{folder}, step {number:,}"
     self.config = configs.from_dict(meta["config"])
     self.class_names = tuple(meta["class_names"])
-    self.views = stage.make_views(self.config, meta["mean"], meta["std"])
-    self.localisation = stage.localisation_of(self.config)
+    self.views = pieces.make_views(self.config, meta["mean"], meta["std"])
+    self.localisation = pieces.localisation_of(self.config)
     batch = self.config.eval_batch_size
     self._mesh = partitioning.mesh_for(batch)
     model = nnx.eval_shape(
-      lambda: stage.create_model(
+      lambda: pieces.create_model(
         self.config,
         self.views,
         len(self.class_names),
@@ -123,7 +123,7 @@ class Trained:
     grid_size = self.model.grid_size
     return evaluate.make_evaluate(
       self._graphdef,
-      stage.evaluation_objective(self.config, grid_size),
+      pieces.evaluation_objective(self.config, grid_size),
       self.views.evaluation,
       grid_size,
       self._mesh,
