@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,56 +80,63 @@ class Attention(nnx.Module):
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
     qkv = self.qkv(layers.rows(x))
-    mixed: Array
-    if self.implementation == "einsum":
-      mixed = self._by_einsum(qkv, x.shape, train, rngs)
-    elif self.implementation == "kernel":
+    mixed: Any
+    if self.implementation == "kernel":
       mixed = attention_kernel.attend(qkv, x.shape[1], self.num_heads)
     else:
       parts = self._heads(qkv, x.shape)
-      mixed = jax.nn.dot_product_attention(
-        *parts,
-        implementation="cudnn" if self.implementation == "cudnn" else "xla",
-      )
-    mixed = self.proj(layers.rows(mixed.reshape(x.shape))).reshape(x.shape)
+      if self.implementation == "einsum":
+        mixed = self._by_einsum(*parts, train=train, rngs=rngs)
+      else:
+        mixed = self._by_library(*parts)
+      mixed = jnp.swapaxes(mixed, 1, 2).reshape(-1, x.shape[-1])
+    mixed = self.proj(mixed).reshape(x.shape)
     return self.dropout(mixed, deterministic=not train, rngs=rngs)
 
   def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N N"]:
     """How much token i takes from token j in each head; rows sum to 1."""
-    query, key, _ = self._heads(self.qkv(x), x.shape)
+    query, key, _ = self._heads(self.qkv(layers.rows(x)), x.shape)
     return self._attend(query, key)
 
   def _heads(
-    self, qkv: Float[Array, ...], shape: tuple[int, ...]
-  ) -> tuple[Array, Array, Array]:
-    """Query, key and value, each [B, N, heads, D / heads]."""
+    self, qkv: Float[Array, "M F"], shape: tuple[int, ...]
+  ) -> Float[Array, "3 B heads N d"]:
+    """Query, key and value, moved once for all products that follow."""
     batch, length, _ = shape
     qkv = qkv.reshape(batch, length, 3, self.num_heads, -1)
-    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    return qkv.transpose(2, 0, 3, 1, 4)
 
   def _by_einsum(
     self,
-    qkv: Float[Array, "M F"],
-    shape: tuple[int, ...],
+    query: Float[Array, "B heads N d"],
+    key: Float[Array, "B heads N d"],
+    value: Float[Array, "B heads N d"],
+    *,
     train: bool,
     rngs: nnx.Rngs | None,
-  ) -> Float[Array, "B N heads d"]:
-    query, key, value = self._heads(qkv, shape)
+  ) -> Float[Array, "B heads N d"]:
     weights = self._attend(query, key).astype(value.dtype)
     weights = self.attention_dropout(
       weights, deterministic=not train, rngs=rngs
     )
-    return jnp.einsum("bhij,bjhd->bihd", weights, value)
+    return jnp.einsum("bhij,bhjd->bhid", weights, value)
+
+  def _by_library(self, *parts: Array) -> Float[Array, "B heads N d"]:
+    mixed = jax.nn.dot_product_attention(
+      *(jnp.swapaxes(part, 1, 2) for part in parts),
+      implementation="cudnn" if self.implementation == "cudnn" else "xla",
+    )
+    return jnp.swapaxes(mixed, 1, 2)
 
   def _attend(
-    self, query: Float[Array, "B N heads d"], key: Float[Array, "B N heads d"]
+    self, query: Float[Array, "B heads N d"], key: Float[Array, "B heads N d"]
   ) -> Float[Array, "B heads N N"]:
     scores = jnp.einsum(
-      "bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32
+      "bhid,bhjd->bhij", query, key, preferred_element_type=jnp.float32
     )
     scores *= query.shape[-1] ** -0.5
     if self.mask is not None:
-      allowed = attention_mask(self.mask, query.shape[1])
+      allowed = attention_mask(self.mask, query.shape[2])
       scores = jnp.where(allowed[None, None], scores, -jnp.inf)
     return jax.nn.softmax(scores, axis=-1)
 

@@ -63,7 +63,7 @@ class Mlp(nnx.Module):
       assert bias is not None
       made = made + bias[...].astype(hidden.dtype)[None]
     else:
-      hidden = jax.nn.gelu(hidden, approximate=False)
+      hidden = gelu(hidden)
       hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
       made = self.fc2(hidden)
     made = self.dropout(made, deterministic=not train, rngs=rngs)
@@ -71,35 +71,51 @@ class Mlp(nnx.Module):
 
 
 @jax.custom_vjp
+def gelu(x: Float[Array, "*S F"]) -> Float[Array, "*S F"]:
+  """x Φ(x), computed in float32 whatever the type of x.
+
+  The backward pass keeps x alone. Left to itself JAX goes through erfc, which
+  a CPU computes in two ways to choose one.
+  """
+  wide = x.astype(jnp.float32)
+  return (wide * _below(wide)).astype(x.dtype)
+
+
+gelu.defvjp(
+  lambda x: (gelu(x), x), lambda x, gradient: (_through_gelu(x, gradient),)
+)
+
+
+@jax.custom_vjp
 def gelu_linear(
   x: Float[Array, "M F"], kernel: Float[Array, "F D"]
 ) -> Float[Array, "M D"]:
-  """gelu(x) · kernel, of which the backward pass keeps x and nothing else."""
-  return _gelu(x) @ kernel
-
-
-def _gelu_linear_forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
-  return gelu_linear(x, kernel), (x, kernel)
+  """gelu(x) · kernel, of which the backward pass keeps x alone."""
+  return gelu(x) @ kernel
 
 
 def _gelu_linear_backward(kept: tuple, gradient: Array) -> tuple[Array, Array]:
   x, kernel = kept
-  # Else XLA would find the values of the forward pass, and keep them.
+  x = jax.lax.optimization_barrier(x)
+  return _through_gelu(x, gradient @ kernel.T), gelu(x).T @ gradient
+
+
+gelu_linear.defvjp(
+  lambda x, kernel: (gelu_linear(x, kernel), (x, kernel)), _gelu_linear_backward
+)
+
+
+def _through_gelu(x: Array, gradient: Array) -> Array:
+  # Else XLA would find erf in the forward pass, and write and read it.
   x = jax.lax.optimization_barrier(x)
   wide = x.astype(jnp.float32)
-  below = 0.5 * (1 + jax.lax.erf(wide * _HALF_SQRT))
-  slope = below + wide * jnp.exp(-0.5 * wide * wide) * _BELL
-  to_x = (gradient @ kernel.T).astype(jnp.float32) * slope
-  return to_x.astype(x.dtype), _gelu(x).T @ gradient
+  slope = _below(wide) + wide * jnp.exp(-0.5 * wide * wide) * _BELL
+  return (gradient.astype(jnp.float32) * slope).astype(x.dtype)
 
 
-gelu_linear.defvjp(_gelu_linear_forward, _gelu_linear_backward)
-
-
-def _gelu(x: Array) -> Array:
-  """In float32, whatever its type."""
-  wide = x.astype(jnp.float32)
-  return jax.nn.gelu(wide, approximate=False).astype(x.dtype)
+def _below(x: Array) -> Array:
+  """Φ(x), the share of a normal distribution below x."""
+  return 0.5 * (1 + jax.lax.erf(x * _HALF_SQRT))
 
 
 class Block(nnx.Module):

@@ -66,10 +66,8 @@ class T2TViT(vit.ViT):
     self.cls_token = (
       nnx.Param(init(rngs.params(), (1, 1, embed_dim))) if cls_token else None
     )
-    self.pos_embed = None
-    if pos_embed:
-      table = vit.sinusoids(rows * columns + cls_token, embed_dim)
-      self.pos_embed = layers.Fixed(jnp.asarray(table))
+    table = vit.sinusoids(rows * columns + cls_token, embed_dim)
+    self.pos_embed = layers.Fixed(jnp.asarray(table)) if pos_embed else None
     self._add_blocks(
       depth,
       num_heads,

@@ -95,10 +95,10 @@ class ViT(nnx.Module):
     self.cls_token = (
       nnx.Param(init(rngs.params(), (1, 1, embed_dim))) if cls_token else None
     )
-    self.pos_embed = None
-    if pos_embed:
-      shape = (1, num_tokens, embed_dim)
-      self.pos_embed = _positions(pos_embed_type, shape, rngs)
+    shape = (1, num_tokens, embed_dim)
+    self.pos_embed = (
+      _positions(pos_embed_type, shape, rngs) if pos_embed else None
+    )
     self._add_blocks(
       depth,
       num_heads,
