@@ -173,7 +173,7 @@ def test_overrides_take_the_type_of_their_key():
   [
     ("batchsize=3", r"batchsize is no key .* did you mean: batch_size"),
     ("depth=3", r"depth is no key of a config; did you mean: model.depth"),
-    ("model=3", "model is a group of keys: model.attention_dropout_rate"),
+    ("model=3", "model is a group of keys: model.attention, "),
     ("batch_size=1.5", "batch_size=1.5 must be a whole number"),
     ("batch_size=many", "batch_size=many must be a whole number"),
     ("batch_size=True", "batch_size=True must be a whole number"),

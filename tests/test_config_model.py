@@ -98,7 +98,9 @@ def make(spec, *overrides):
   """The shapes of the model that training would make."""
   settings = config.load(spec, overrides)
   view = make_views(settings, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-  return nnx.eval_shape(lambda: create_model(settings, view, 10, nnx.Rngs(0)))
+  return nnx.eval_shape(
+    lambda: create_model(settings, view, 10, nnx.Rngs(0), "cpu")
+  )
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,10 @@ import chex
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from relvit_jax import config
 from relvit_jax.data import sources
 from relvit_jax.training import metrics, partitioning, step
-from relvit_jax.training.pieces import create_model, make_views
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -54,14 +52,6 @@ def lowered(stage):
 @pytest.fixture(scope="module")
 def stage():
   return make()
-
-
-def test_patches_are_moved_as_the_heads_of_swin_see_them():
-  settings = config.load("flowers102:pretrain,swin_tiny")
-  view = make_views(settings, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-  assert view.patch_size == 32
-  model = nnx.eval_shape(lambda: create_model(settings, view, 102, nnx.Rngs(0)))
-  assert model.grid_size == (7, 7)
 
 
 ALL_RANDOM = {
@@ -202,16 +192,6 @@ def test_epochs_become_steps_as_in_the_paper():
   assert (stage.num_steps, stage.eval_every) == (105, 35)
 
 
-def test_official_relation_dropout_waits_for_smoothing():
-  quirk = {"loss.relation_dropout": 0.5}
-  forgets = {"loss.relation_dropout_needs_smoothing": True}
-  plain = program()
-  assert program(**quirk) != plain
-  assert program(**quirk, **forgets) == plain
-  smoothed = {"loss.relation_smoothing": 0.1}
-  assert program(**quirk, **forgets, **smoothed) == program(**quirk, **smoothed)
-
-
 @pytest.mark.parametrize(
   ("keys", "message"),
   [
@@ -280,6 +260,10 @@ def tiny_program():
     ("model.dropout_rate", 0.1),
     ("model.attention_dropout_rate", 0.1),
     ("model.drop_path_rate", 0.5),
+    ("model.dtype", "bfloat16"),
+    ("model.attention", "xla"),
+    ("model.recompute_gelu", True),
+    ("model.scan_layers", True),
     ("loss.weights.relation", 0.5),
     ("loss.weights.position", 0.5),
     ("loss.weights.label", 0.5),

@@ -1,0 +1,96 @@
+"""What follows from the kind of device."""
+
+import jax.numpy as jnp
+import pytest
+
+from relvit_jax import config
+from relvit_jax.training import hardware
+
+
+def settings(spec="cifar10:pretrain", *overrides):
+  return config.load(spec, overrides)
+
+
+@pytest.mark.parametrize(
+  ("platform", "dtype", "attention", "recompute_gelu"),
+  [
+    ("cpu", jnp.float32, "einsum", False),
+    ("gpu", jnp.bfloat16, "einsum", False),
+    ("tpu", jnp.bfloat16, "kernel", True),
+  ],
+)
+def test_each_kind_of_device_has_its_way(
+  platform, dtype, attention, recompute_gelu
+):
+  assert hardware.choices(settings(), 32, platform) == {
+    "dtype": dtype,
+    "attention": attention,
+    "recompute_gelu": recompute_gelu,
+  }
+
+
+def test_what_the_config_says_holds_on_any_device():
+  asked = settings(
+    "cifar10:pretrain",
+    "model.dtype=float32",
+    "model.attention=xla",
+    "model.recompute_gelu=False",
+  )
+  assert hardware.choices(asked, 32, "tpu") == {
+    "dtype": jnp.float32,
+    "attention": "xla",
+    "recompute_gelu": False,
+  }
+
+
+def test_swin_has_one_kind_of_attention():
+  made = hardware.choices(settings("cifar10:pretrain,swin_tiny"), 224, "tpu")
+  assert "attention" not in made
+
+
+@pytest.mark.parametrize(
+  ("overrides", "size"),
+  [
+    (["model.attention_dropout_rate=0.1"], 32),
+    (["model.attention_mask=diagonal"], 32),
+    ([], 128),  # 1,025 tokens.
+    (["model.embed_dim=768", "model.num_heads=12"], 32),
+  ],
+)
+def test_where_the_kernel_does_not_fit_a_tpu_takes_products(overrides, size):
+  asked = settings("cifar10:pretrain", *overrides)
+  assert hardware.choices(asked, size, "tpu")["attention"] == "einsum"
+
+
+@pytest.mark.parametrize(
+  ("attention", "size", "message"),
+  [
+    ("kernel", 128, "'kernel' must be 'einsum': 1025 tokens are more than 256"),
+    ("cudnn", 32, "'cudnn' needs a GPU, and this is a cpu; None takes"),
+  ],
+)
+def test_what_the_device_has_not_is_refused(attention, size, message):
+  asked = settings("cifar10:pretrain", f"model.attention={attention}")
+  with pytest.raises(ValueError, match=f"model.attention={message}"):
+    hardware.choices(asked, size, "cpu")
+
+
+def steps(platform, devices=1, *overrides):
+  asked = settings("cifar10:pretrain", *overrides)
+  return hardware.steps_per_dispatch(asked, 32, 10, platform, devices)
+
+
+def test_a_dispatch_takes_as_many_steps_as_fit_into_its_time(monkeypatch):
+  monkeypatch.setattr("os.cpu_count", lambda: 2)
+  # ViT-S/4 with relation and position: 8.65 GFLOPs an image, 256 a batch, are
+  # 18 s at 120 GFLOP/s and 28 ms at 80 TFLOP/s.
+  assert steps("cpu") == steps("cpu", 8) == 1
+  assert steps("gpu") == 54
+  assert steps("tpu", 2) == 108
+  small = ["model.embed_dim=96", "model.depth=6", "model.num_heads=3"]
+  assert steps("cpu", 1, "batch_size=64", *small) == 9
+  assert steps("gpu", 1, "batch_size=64", *small) == 200  # The most.
+
+
+def test_a_config_may_say_how_many():
+  assert steps("gpu", 1, "steps_per_dispatch=7") == 7
