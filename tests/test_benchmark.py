@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from relvit_jax import cli, config
-from relvit_jax.analysis import benchmark, benchmark_sweep, parts, timing
+from relvit_jax.analysis import (
+  benchmark,
+  benchmark_sweep,
+  pair_scaling,
+  parts,
+  timing,
+)
 from relvit_jax.commands import benchmark as command
 from relvit_jax.models import flops
 from relvit_jax.training import partitioning
@@ -196,6 +202,7 @@ def test_the_command(capsys, monkeypatch, tmp_path):
       "model.depth=(2, 2, 6, 2) has a number for each stage",
     ),
     ("--readme no.json", "--readme=no.json cannot be read"),
+    ("--config=digits:pretrain --chips 2", "--chips=2 needs --topology"),
   ],
 )
 def test_what_cannot_be_is_refused_before_a_device_starts(
@@ -208,6 +215,25 @@ def test_what_cannot_be_is_refused_before_a_device_starts(
   status, shown = run(capsys, *words.split())
   assert (status, shown.out) == (2, "")
   assert message in shown.err
+
+
+def test_pairs_are_measured_alone(capsys, monkeypatch, tmp_path):
+  monkeypatch.setattr(pair_scaling, "measure", lambda: PAIRS)
+  kept, drawn = tmp_path / "pairs.json", tmp_path / "pairs.png"
+  status, shown = run(capsys, "--pairs", f"--json={kept}", f"--figure={drawn}")
+  assert (status, shown.err) == (0, "")
+  assert shown.out.splitlines()[2:] == [
+    "64               1.5         2.0         2.5         3.0",
+    "16,384     too large     4,000.0    50,000.0       285.0",
+  ]
+  assert json.loads(kept.read_text())["pairs"][1]["dense_seconds"] is None
+  assert drawn.stat().st_size > 10_000
+
+
+PAIRS = [
+  pair_scaling.Row(64, 1.5e-3, 2.5e-3, 2_000_000, 3_000_000),
+  pair_scaling.Row(16_384, None, 50.0, 4_000_000_000, 285_000_000),
+]
 
 
 def test_clocks_of_two_parts_are_told_apart():

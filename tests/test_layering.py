@@ -43,6 +43,7 @@ ORDER = """
   analysis.timing analysis.machine analysis.part analysis.parts
   analysis.pytorch_step analysis.rival analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling
+  analysis.hlo_traffic analysis.ahead
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.benchmark commands.quickstart
   cli

@@ -159,6 +159,25 @@ def _seconds(
   return dense, blockwise
 
 
+def table(measured: Sequence[Row]) -> str:
+  """The rows as text."""
+
+  def cell(seconds: float | None) -> str:
+    return "too large" if seconds is None else f"{1e3 * seconds:,.1f}"
+
+  lines = [
+    f"{'':8}{'dense':>24}{'block by block':>24}",
+    f"{'patches':8}" + 2 * f"{'ms':>12}{'MB':>12}",
+  ]
+  lines += [
+    f"{row.num_patches:<8,}{cell(row.dense_seconds):>12}"
+    f"{row.dense_bytes / 1e6:>12,.1f}{cell(row.blockwise_seconds):>12}"
+    f"{row.blockwise_bytes / 1e6:>12,.1f}"
+    for row in measured
+  ]
+  return "\n".join(lines)
+
+
 def figure(measured: Sequence[Row], title: str = "") -> Figure:
   """Seconds and bytes against the number of patches, on logarithmic axes.
 

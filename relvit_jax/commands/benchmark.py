@@ -76,6 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "and compiled; needs the extra `benchmark`",
   )
   parser.add_argument(
+    "--topology",
+    metavar="NAME:SHAPE",
+    help="compile the bare step for TPUs that are not there, such as v5e:2x2, "
+    "and say what it moves; nothing is measured; needs the extra `tpu`",
+  )
+  parser.add_argument(
+    "--pairs",
+    action="store_true",
+    help="measure the pair losses alone, against the number of patches, dense "
+    "and block by block",
+  )
+  parser.add_argument(
+    "--chips", type=int, metavar="NUMBER", help="of the topology (all)"
+  )
+  parser.add_argument(
     "--json", type=pathlib.Path, metavar="FILE", help="keep all numbers"
   )
   parser.add_argument(
@@ -100,10 +115,16 @@ def main(arguments: argparse.Namespace) -> None:
     _print_readme(arguments.readme)
     return
   _check(arguments)
+  if arguments.pairs:
+    _measure_pairs(arguments)
+    return
   config = checked_config(arguments.config, arguments.overrides)
   if arguments.rivals:
     _check_rivals(config)
   _check_sweeps(arguments, config)
+  if arguments.topology:
+    _compile_ahead(arguments, config)
+    return
   # Devices are started only for what is right.
   from relvit_jax.training import partitioning
 
@@ -116,7 +137,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-  if not arguments.config:
+  if not (arguments.config or arguments.pairs):
     raise CommandError("--config must be given, such as cifar10:pretrain")
   for name, known in (("parts", PARTS), ("sweep", SWEEPS)):
     for given in getattr(arguments, name):
@@ -124,9 +145,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise CommandError(
           f"--{name} names {given!r}; there are {', '.join(known)}"
         )
+  if arguments.chips is not None and not arguments.topology:
+    raise CommandError(f"--chips={arguments.chips} needs --topology")
   if not arguments.seconds > 0:
     raise CommandError(f"--seconds={arguments.seconds} must be above 0")
-  if arguments.figure and not arguments.sweep:
+  if arguments.figure and not (arguments.sweep or arguments.pairs):
     raise CommandError(
       f"--figure={arguments.figure} draws what --sweep measures: name some of "
       f"{', '.join(SWEEPS)}"
@@ -174,6 +197,50 @@ def _examples(
   return benchmark.synthetic(config), ((0.5,) * 3, (0.25,) * 3)
 
 
+def _compile_ahead(arguments: argparse.Namespace, config: Any) -> None:
+  """Compiles for chips that are not there, and prints what a step would do."""
+  import jax
+
+  # The compiler needs no device, and must not take one.
+  jax.config.update("jax_platforms", "cpu")
+  from relvit_jax.analysis import ahead, benchmark_table
+  from relvit_jax.training import partitioning, stage
+
+  if ahead.missing():
+    raise CommandError("--topology needs libtpu: pip install 'relvit_jax[tpu]'")
+  examples, colours = _examples(arguments, config)
+  try:
+    chips = ahead.devices(arguments.topology, arguments.chips)
+    mesh = partitioning.make_mesh(config.mesh.fsdp, chips)
+    made = stage.Stage(config, examples, mesh, colours)
+  except ValueError as error:
+    raise CommandError(str(error)) from error
+  found = ahead.report(made) | {"topology": arguments.topology}
+  print(benchmark_table.ahead(found))
+  if arguments.json:
+    _write(arguments.json, found)
+
+
+def _measure_pairs(arguments: argparse.Namespace) -> None:
+  from relvit_jax.analysis import machine, pair_scaling
+
+  rows = pair_scaling.measure()
+  print(pair_scaling.table(rows))
+  if arguments.json:
+    kept = {
+      "machine": machine.describe(),
+      "pairs": [row._asdict() for row in rows],
+    }
+    _write(arguments.json, kept)
+  if arguments.figure:
+    pair_scaling.figure(rows).savefig(arguments.figure, dpi=150)
+
+
+def _write(path: pathlib.Path, report: Any) -> None:
+  text = json.dumps(report, indent=1, ensure_ascii=False)
+  path.write_text(text + "\n", encoding="utf-8")
+
+
 def _measure(
   arguments: argparse.Namespace,
   config: Any,
@@ -203,9 +270,7 @@ def _measure(
     )
     print("", *benchmark_sweep.lines({what: sweep}), sep="\n", flush=True)
   if arguments.json:
-    arguments.json.write_text(
-      json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    _write(arguments.json, report)
   if arguments.figure:
     benchmark_sweep.figure(report["sweeps"]).savefig(arguments.figure, dpi=150)
 
