@@ -69,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default=[],
     help=f"also time the step against some of {', '.join(SWEEPS)}",
   )
+  _add_modes(parser)
+
+
+def _add_modes(parser: argparse.ArgumentParser) -> None:
+  """What else to measure, or instead, and where the numbers go."""
   parser.add_argument(
     "--rivals",
     action="store_true",
