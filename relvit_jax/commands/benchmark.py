@@ -11,15 +11,8 @@ from typing import Any
 from relvit_jax.commands import CommandError
 from relvit_jax.commands.train import checked_config
 
-PARTS = (
-  "step",
-  "alone",
-  "augmentation",
-  "heads",
-  "optimizer",
-  "feed",
-  "end_to_end",
-)
+_NAMES = "step alone augmentation heads optimizer feed end_to_end"
+PARTS = tuple(_NAMES.split())
 SWEEPS = ("batch", "patches", "depth")
 
 EPILOG = """\
@@ -150,6 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise CommandError(
           f"--{name} names {given!r}; there are {', '.join(known)}"
         )
+  _check_alone(arguments)
   if arguments.chips is not None and not arguments.topology:
     raise CommandError(f"--chips={arguments.chips} needs --topology")
   if not arguments.seconds > 0:
@@ -163,6 +157,17 @@ def _check(arguments: argparse.Namespace) -> None:
     path = getattr(arguments, name)
     if path and not path.parent.is_dir():
       raise CommandError(f"--{name}={path}: there is no folder {path.parent}")
+
+
+def _check_alone(arguments: argparse.Namespace) -> None:
+  """What is not measured beside these would be left out in silence."""
+  for alone, others in (
+    ("pairs", ("config", "topology", "sweep", "rivals", "prepared")),
+    ("topology", ("sweep", "rivals")),
+  ):
+    for other in others if getattr(arguments, alone) else ():
+      if getattr(arguments, other):
+        raise CommandError(f"--{alone} goes without --{other}")
 
 
 def _check_rivals(config: Any) -> None:
