@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import relvit_jax
+from relvit_jax import large_pages
 from relvit_jax.commands import CommandError
 
 # A command is a module of relvit_jax.commands with `add_arguments(parser)`
@@ -22,6 +23,8 @@ COMMANDS = {
   "benchmark": "how fast a config trains here, and how fast it could",
   "quickstart": "train on scikit-learn's digits and write a page of results",
 }
+# Those that compute for long.
+_TRAIN = ("train", "benchmark", "quickstart")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if chosen is None:
     parser.parse_args(typed)
     return 2
+  if arguments is None and chosen in _TRAIN:
+    large_pages.start_with()
   command = importlib.import_module(f"relvit_jax.commands.{chosen}")
   command.add_arguments(subparsers[chosen])
   parsed, others = parser.parse_known_args(typed)

@@ -15,7 +15,7 @@ from relvit_jax.analysis import (
   parts,
   timing,
 )
-from relvit_jax.commands import benchmark as command
+from relvit_jax.commands import benchmark_arguments
 from relvit_jax.models import flops
 from relvit_jax.training import partitioning
 from relvit_jax.training.stage import Stage
@@ -136,6 +136,15 @@ def test_shares(monkeypatch):
   json.dumps(result)
 
 
+def test_a_profile_is_of_the_step():
+  result = benchmark.measure(stage_of(), HERE, ("step",), 0.05, profile=True)
+  profile = result["profile"]
+  flops = sum(row["flops"] for row in profile["rows"])
+  assert flops / 16 == pytest.approx(result["flops_per_image"], rel=1e-9)
+  scopes = {row["scope"] for row in profile["rows"]}
+  assert {"attention", "mlp", "norm", "heads", "optimizer"} <= scopes
+
+
 def test_a_frozen_backbone_has_no_backward_pass(tmp_path):
   whole, frozen = (
     benchmark.Needs(stage_of("digits:supervised", **{"freeze_backbone": value}))
@@ -154,8 +163,8 @@ def test_a_frozen_backbone_has_no_backward_pass(tmp_path):
 
 
 def test_names_are_those_of_the_parts():
-  assert command.PARTS == parts.NAMES
-  assert tuple(benchmark_sweep.LABELS) == command.SWEEPS
+  assert benchmark_arguments.PARTS == parts.NAMES
+  assert tuple(benchmark_sweep.LABELS) == benchmark_arguments.SWEEPS
 
 
 def run(capsys, *words):

@@ -61,6 +61,8 @@ REPORT = {
       "end_to_end": row(1.52, share_of_rate=0.61),
       "pytorch": row(2.0, planned_bytes=None),
     },
+    "products_rate": 170e9,
+    "profile": None,
     "compilations": {"all": 25, "while_measuring": 0},
     "peak_bytes": {"process": 2_100_000_000, "device": None},
     "rivals": {
@@ -102,6 +104,16 @@ def test_the_table():
   assert max(map(len, shown.splitlines())) <= 88
   for name in REPORT["result"]["parts"]:
     assert f"\n{name} " in shown.split("arguments included")[1]
+
+
+def test_a_profile_follows_the_legend():
+  row = {"scope": "mlp", "kind": "products", "seconds": 1.0, "flops": 170e9}
+  profile = {"steps": 4, "seconds": 1.5, "rows": [row]}
+  result = REPORT["result"] | {"profile": profile}
+  shown = benchmark_table.table(REPORT | {"result": result}).splitlines()
+  end = "mlp, products                 1000.00   66.7 %    100 %    0.0 %"
+  assert end in shown
+  assert max(map(len, shown)) <= 88
 
 
 def test_without_pytorch_nothing_is_said_of_it():

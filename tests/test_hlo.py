@@ -86,3 +86,38 @@ def test_a_loop_of_products_is_refused():
 def test_other_text_is_refused():
   with pytest.raises(ValueError, match="no ENTRY computation"):
     hlo.dot_flops("module @jit_f {}")
+
+
+SCOPED = """\
+HloModule example
+
+%inner (x: f32[5,2,3], y: f32[5,3,4]) -> f32[5,2,4] {
+  %x = f32[5,2,3]{2,1,0} parameter(0)
+  %y = f32[5,3,4]{2,1,0} parameter(1)
+  %d = f32[5,2,4]{2,1,0} dot(%x, %y), lhs_batch_dims={0}, \
+lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}, \
+metadata={op_name="jit(f)/attention/dot_general"}
+  ROOT %n = f32[5,2,4]{2,1,0} negate(%d), metadata={op_name="jit(f)/neg"}
+}
+
+ENTRY %main (a: f32[5,2,3], b: f32[5,3,4]) -> f32[5,2,4] {
+  %a = f32[5,2,3]{2,1,0} parameter(0)
+  %b = f32[5,3,4]{2,1,0} parameter(1)
+  %both = f32[5,2,4]{2,1,0} fusion(%a, %b), kind=kOutput, calls=%inner, \
+metadata={op_name="jit(f)/neg"}
+  ROOT %e = f32[5,2,4]{2,1,0} exponential(%both)
+}
+"""
+
+
+def test_what_each_instruction_does():
+  found = hlo.instructions(SCOPED)
+  name = "jit(f)/attention/dot_general"
+  assert found["both"] == (
+    "fusion",
+    240,
+    True,
+    (name, "jit(f)/neg", name, "jit(f)/neg"),
+  )
+  assert found["d"] == ("dot", 240, True, (name, name))
+  assert found["e"] == ("exponential", 0, False, ())

@@ -17,7 +17,7 @@ ORDER = """
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
-  config config_limits config_model config_checks compilation_cache
+  config config_limits config_model config_checks compilation_cache large_pages
   data.images data.boxes data.splits
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
@@ -41,11 +41,13 @@ ORDER = """
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
   analysis.timing analysis.machine analysis.part analysis.parts
+  analysis.op_profile
   analysis.pytorch_step analysis.rival analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling
   analysis.hlo_traffic analysis.ahead
   commands.train commands.evaluate commands.predict commands.data
-  commands.models commands.benchmark commands.quickstart
+  commands.models commands.benchmark_arguments commands.benchmark
+  commands.quickstart
   cli
 """
 
@@ -102,10 +104,11 @@ def test_every_module_has_its_tests():
   untested = {
     module for module in MODULES if f"test_{module.split('.')[-1]}" not in tests
   }
-  # Tested where what they do is: in test_quickstart, test_experiment and
-  # test_prediction.
+  # Tested where what they do is: in test_quickstart, test_benchmark,
+  # test_experiment and test_prediction.
   assert untested == {
     "analysis.quickstart_page",
+    "commands.benchmark_arguments",
     "commands.train",
     "commands.predict",
   }

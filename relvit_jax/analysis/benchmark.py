@@ -11,7 +11,7 @@ import numpy as np
 
 from relvit_jax import config as configs
 from relvit_jax import config_limits
-from relvit_jax.analysis import machine, parts, rival, timing
+from relvit_jax.analysis import machine, op_profile, parts, rival, timing
 from relvit_jax.data import splits
 from relvit_jax.models import kernels, traffic
 from relvit_jax.training import stage as stages
@@ -191,6 +191,7 @@ def measure(
   names: Sequence[str] = parts.NAMES,
   seconds: float | int = 5,
   rivals: Sequence[Measurable] = (),
+  profile: bool = False,
 ) -> dict[str, Any]:
   """Times the parts of a stage, all in turn.
 
@@ -200,6 +201,7 @@ def measure(
     names: of `parts.NAMES`.
     seconds: for each part; long steps take three repetitions in any case.
     rivals: what else does a step of the same model.
+    profile: whether to say where the time of the step goes.
 
   Returns:
     Plain data: what `benchmark_table` shows.
@@ -214,6 +216,10 @@ def measure(
     clocks, counts = clocks_of([*made, *rivals], seconds)
     with timing.Compilations() as while_measuring:
       found = timing.interleaved(clocks, seconds)
+  traced = None
+  if profile:
+    step = next(part for part in made if part.name == "step")
+    traced = op_profile.measure(step, counts["step"])
   rows = {}
   for part in (*made, *rivals):
     name, count = part.name, counts[part.name]
@@ -235,8 +241,10 @@ def measure(
     "parameters": needs.parameters,
     "dtype": needs.dtype.name,
     "flops_per_image": needs.flops("step") // needs.batch,
+    "products_rate": rate,
     "bound_seconds": needs.seconds("step", rate, bandwidth),
     "parts": rows,
+    "profile": traced,
     "compilations": {
       "all": all_compiled.count,
       "while_measuring": while_measuring.count,

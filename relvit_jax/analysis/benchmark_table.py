@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from relvit_jax.analysis import op_profile
+
 LEGEND = """\
 ms       a step of the batch: the median, and the middle half of repetitions
 images/s at the median
@@ -54,13 +56,20 @@ def table(report: Mapping[str, Any]) -> str:
       f"{_share(row['share_of_bound']):>9}{_mega(row['planned_bytes']):>8}"
     )
   lines += ["", *_notes(result), "", LEGEND]
+  if result["profile"]:
+    lines += ["", "where the time of a step goes, traced; lost: above the time"]
+    lines += ["of its products at the rate that was measured"]
+    lines += op_profile.lines(result["profile"], result["products_rate"])
   if any(name in result["parts"] for name in _RIVALS):
     lines += ["", LEGEND_RIVALS]
   return "\n".join(lines)
 
 
 def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
-  """The README's table: a row a report, made of its JSON and nothing else."""
+  """The README's tables, made of the reports' JSON and nothing else.
+
+  A row a report, and where the time goes of those that were profiled.
+  """
   if not reports:
     return "None has been measured yet.\n"
   head = (
@@ -98,7 +107,18 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
       ),
     ]
     lines.append("| " + " | ".join(cells) + " |")
-  return "\n".join(lines) + "\n"
+  return "\n".join(lines) + "\n" + "".join(map(_profiled, reports))
+
+
+def _profiled(report: Mapping[str, Any]) -> str:
+  result = report["result"]
+  if not result["profile"]:
+    return ""
+  table = op_profile.markdown(result["profile"], result["products_rate"])
+  return (
+    f"\nWhere a step of the {result['config']['backbone']} goes, and what of "
+    "it its products would not need at\nthe measured rate:\n\n" + table
+  )
 
 
 def ahead(found: Mapping[str, Any]) -> str:

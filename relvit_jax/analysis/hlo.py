@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 # [ROOT] %dot.5 = f32[8,64,96]{2,1,0} dot(%x, %y), lhs_contracting_dims={2}, …
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\((.*)$")
@@ -13,7 +14,24 @@ _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|branch_computations)="
   r"(\{[^}]*\}|%?[\w.-]+)"
 )
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _UNCOUNTED = ("convolution", "custom-call")
+
+
+class Instruction(NamedTuple):
+  """What one instruction of a compiled program does when it runs.
+
+  Attributes:
+    operation: such as fusion.
+    flops: of the products in it; 0 of calls of libraries, which do not tell.
+    is_batched: whether a product in it is many small ones.
+    names: what JAX called it and what it is made of, products first.
+  """
+
+  operation: str
+  flops: int
+  is_batched: bool
+  names: tuple[str, ...]
 
 
 def dot_flops(text: str) -> int:
@@ -40,7 +58,56 @@ def dot_flops(text: str) -> int:
   return count(entry)
 
 
+def instructions(text: str) -> dict[str, Instruction]:
+  """All of a program, by name, those in loops and calls included.
+
+  Args:
+    text: as of `dot_flops`.
+  """
+  computations, _ = _computations(text)
+  return {
+    name: _described(name, inside, computations)
+    for inside in computations.values()
+    for name in inside
+  }
+
+
 _Instructions = dict[str, tuple[str, str, str]]
+
+
+def _described(
+  name: str, inside: _Instructions, computations: dict[str, _Instructions]
+) -> Instruction:
+  operation, rest = inside[name][1:]
+  parts = [(inside, name)]
+  if operation in ("fusion", "call"):
+    for called in _called(rest):
+      parts += [(computations[called], inner) for inner in computations[called]]
+  products = [(where, one) for where, one in parts if where[one][1] == "dot"]
+  names = [
+    found[1]
+    for where, one in [*products, *parts]
+    if (found := _OP_NAME.search(where[one][2]))
+  ]
+  return Instruction(
+    operation,
+    sum(
+      _of_dot(where[one][0], where[one][2], where) for where, one in products
+    ),
+    any(
+      re.search(r"lhs_batch_dims=\{\d", where[one][2])
+      for where, one in products
+    ),
+    tuple(names),
+  )
+
+
+def _called(rest: str) -> list[str]:
+  return [
+    inner.strip().lstrip("%")
+    for names in _CALLED.findall(rest)
+    for inner in names.strip("{}").split(",")
+  ]
 
 
 def _computations(text: str) -> tuple[dict[str, _Instructions], str]:
@@ -72,25 +139,22 @@ def _flops_of(
         f"the {operation} {name} may multiply matrices, which is not counted"
       )
     if operation == "dot":
-      left = re.match(r"(?:\w+\[\S* )?%?([\w.-]+)", rest)
-      axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)
-      assert left is not None
-      lengths = _lengths(instructions[left[1]][0])
-      summed = [int(axis) for axis in axes[1].split(",")] if axes else []
-      yield 2 * math.prod(
-        [*_lengths(shape), *(lengths[axis] for axis in summed)]
-      )
-    called = [
-      inner.strip().lstrip("%")
-      for names in _CALLED.findall(rest)
-      for inner in names.strip("{}").split(",")
-    ]
-    flops = sum(map(count, called))
+      yield _of_dot(shape, rest, instructions)
+    flops = sum(map(count, _called(rest)))
     if operation == "while" and flops:
       raise ValueError(
         f"the loop {name} multiplies matrices, and how often is not counted"
       )
     yield flops
+
+
+def _of_dot(shape: str, rest: str, instructions: _Instructions) -> int:
+  left = re.match(r"(?:\w+\[\S* )?%?([\w.-]+)", rest)
+  axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)
+  assert left is not None
+  lengths = _lengths(instructions[left[1]][0])
+  summed = [int(axis) for axis in axes[1].split(",")] if axes else []
+  return 2 * math.prod([*_lengths(shape), *(lengths[axis] for axis in summed)])
 
 
 def _lengths(shape: str) -> list[int]:

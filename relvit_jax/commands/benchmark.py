@@ -8,99 +8,10 @@ import json
 import pathlib
 from typing import Any
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, benchmark_arguments
 from relvit_jax.commands.train import checked_config
 
-_NAMES = "step alone augmentation heads optimizer feed end_to_end"
-PARTS = tuple(_NAMES.split())
-SWEEPS = ("batch", "patches", "depth")
-
-EPILOG = """\
-First the machine is measured: matrix products and copies. Then the parts of a
-training step, in turn, on random pixels of the shape of the config's images;
-no part but the decoding of a streaming feed depends on what they show.
-
-  relvit benchmark --config=cifar10:pretrain --config.batch_size=32
-  relvit benchmark --config=cifar10:pretrain --rivals --json result.json
-  relvit benchmark --config=cifar10:pretrain,vit_tiny --parts step \\
-    --sweep batch patches depth --figure cost.png
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.epilog = EPILOG
-  parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument(
-    "--config",
-    metavar="NAME:STAGE[,…]",
-    help="as of `relvit train`; --config.KEY=VALUE overrides a key",
-  )
-  parser.add_argument(
-    "--prepared",
-    action="store_true",
-    help="read the config's own data set, in place of random pixels",
-  )
-  parser.add_argument(
-    "--seconds",
-    type=float,
-    default=5.0,
-    metavar="SECONDS",
-    help="to measure each part for; long steps are taken a dozen times in any "
-    "case (5)",
-  )
-  parser.add_argument(
-    "--parts",
-    nargs="+",
-    metavar="PART",
-    default=list(PARTS),
-    help=f"some of {', '.join(PARTS)} (all)",
-  )
-  parser.add_argument(
-    "--sweep",
-    nargs="+",
-    metavar="WHAT",
-    default=[],
-    help=f"also time the step against some of {', '.join(SWEEPS)}",
-  )
-  _add_modes(parser)
-
-
-def _add_modes(parser: argparse.ArgumentParser) -> None:
-  """What else to measure, or instead, and where the numbers go."""
-  parser.add_argument(
-    "--rivals",
-    action="store_true",
-    help="also time the same step in PyTorch, with Hugging Face's ViT, eager "
-    "and compiled; needs the extra `benchmark`",
-  )
-  parser.add_argument(
-    "--topology",
-    metavar="NAME:SHAPE",
-    help="compile the bare step for TPUs that are not there, such as v5e:2x2, "
-    "and say what it moves; nothing is measured; needs the extra `tpu`",
-  )
-  parser.add_argument(
-    "--pairs",
-    action="store_true",
-    help="measure the pair losses alone, against the number of patches, dense "
-    "and block by block",
-  )
-  parser.add_argument(
-    "--chips", type=int, metavar="NUMBER", help="of the topology (all)"
-  )
-  parser.add_argument(
-    "--json", type=pathlib.Path, metavar="FILE", help="keep all numbers"
-  )
-  parser.add_argument(
-    "--figure", type=pathlib.Path, metavar="FILE", help="draw the sweeps"
-  )
-  parser.add_argument(
-    "--readme",
-    nargs="+",
-    type=pathlib.Path,
-    metavar="FILE",
-    help="print the README's table of kept numbers; nothing is measured",
-  )
+add_arguments = benchmark_arguments.add_arguments
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -112,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
   if arguments.readme:
     _print_readme(arguments.readme)
     return
-  _check(arguments)
+  benchmark_arguments.check(arguments)
   if arguments.pairs:
     _measure_pairs(arguments)
     return
@@ -132,42 +43,6 @@ def main(arguments: argparse.Namespace) -> None:
   except ValueError as error:
     raise CommandError(str(error)) from error
   _measure(arguments, config, mesh, examples, colours)
-
-
-def _check(arguments: argparse.Namespace) -> None:
-  if not (arguments.config or arguments.pairs):
-    raise CommandError("--config must be given, such as cifar10:pretrain")
-  for name, known in (("parts", PARTS), ("sweep", SWEEPS)):
-    for given in getattr(arguments, name):
-      if given not in known:
-        raise CommandError(
-          f"--{name} names {given!r}; there are {', '.join(known)}"
-        )
-  _check_alone(arguments)
-  if arguments.chips is not None and not arguments.topology:
-    raise CommandError(f"--chips={arguments.chips} needs --topology")
-  if not arguments.seconds > 0:
-    raise CommandError(f"--seconds={arguments.seconds} must be above 0")
-  if arguments.figure and not (arguments.sweep or arguments.pairs):
-    raise CommandError(
-      f"--figure={arguments.figure} draws what --sweep measures: name some of "
-      f"{', '.join(SWEEPS)}"
-    )
-  for name in ("json", "figure"):
-    path = getattr(arguments, name)
-    if path and not path.parent.is_dir():
-      raise CommandError(f"--{name}={path}: there is no folder {path.parent}")
-
-
-def _check_alone(arguments: argparse.Namespace) -> None:
-  """What is not measured beside these would be left out in silence."""
-  for alone, others in (
-    ("pairs", ("config", "topology", "sweep", "rivals", "prepared")),
-    ("topology", ("sweep", "rivals")),
-  ):
-    for other in others if getattr(arguments, alone) else ():
-      if getattr(arguments, other):
-        raise CommandError(f"--{alone} goes without --{other}")
 
 
 def _check_rivals(config: Any) -> None:
@@ -268,7 +143,7 @@ def _measure(
     if arguments.rivals:
       rivals = [opened.enter_context(one) for one in benchmark.rivals_of(made)]
     result = benchmark.measure(
-      made, here, arguments.parts, arguments.seconds, rivals
+      made, here, arguments.parts, arguments.seconds, rivals, arguments.profile
     )
     result["rivals"] = {one.name: one.answer for one in rivals}
   report = {"machine": here, "source": examples.name, "result": result}

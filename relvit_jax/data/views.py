@@ -105,6 +105,7 @@ class Views:
       self.eval_crop,
     )
 
+  @jax.named_scope("augmentation")
   def training(self, keys: Key[Array, " B"], batch: feed.Batch) -> Shown:
     """Augmented images, and what the targets must know of them.
 

@@ -72,6 +72,7 @@ class Attention(nnx.Module):
     self.attention_dropout = nnx.Dropout(attention_dropout_rate)
     self.dropout = nnx.Dropout(dropout_rate)
 
+  @jax.named_scope("attention")
   def __call__(
     self,
     x: Float[Array, "B N D"],

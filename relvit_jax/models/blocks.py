@@ -48,6 +48,7 @@ class Mlp(nnx.Module):
     self.fc2 = layers.linear(hidden_dim, dim, dtype=dtype, rngs=rngs)
     self.dropout = nnx.Dropout(dropout_rate)
 
+  @jax.named_scope("mlp")
   def __call__(
     self,
     x: Float[Array, "B N D"],
@@ -193,9 +194,11 @@ class Block(nnx.Module):
       factors = jnp.repeat(paths[path].astype(x.dtype), shape[1])
       return x + branch * factors[:, None]
 
-    branch = self.norm1(x).reshape(shape)
+    with jax.named_scope("norm"):
+      branch = self.norm1(x).reshape(shape)
     x = added(x, self.attn(branch, train=train, rngs=rngs), 0)
-    branch = self.norm2(x).reshape(shape)
+    with jax.named_scope("norm"):
+      branch = self.norm2(x).reshape(shape)
     x = added(x, self.mlp(branch, train=train, rngs=rngs), 1)
     return x.reshape(shape)
 

@@ -109,6 +109,7 @@ class PatchEmbed(nnx.Module):
       patch_size**2 * 3, embed_dim, dtype=dtype, rngs=rngs
     )
 
+  @jax.named_scope("embedding")
   def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
     return self.proj(grid.patchify(images, self.patch_size))
 

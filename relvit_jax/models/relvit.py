@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -113,6 +114,15 @@ class RelViT(nnx.Module):
         f"{', '.join(self.heads)}"
       )
     tokens = self.backbone(images, train=train, rngs=rngs)
+    return self._outputs(tokens, pairs, dense)
+
+  @jax.named_scope("heads")
+  def _outputs(
+    self,
+    tokens: layers.Tokens,
+    pairs: tuple[Int[Array, "B m 2"], Int[Array, "B m 2"]] | None,
+    dense: bool,
+  ) -> dict[str, Any]:
     patches = tokens.patches
     if self.cls_to_patches:
       assert tokens.cls is not None

@@ -236,6 +236,7 @@ class TokensToToken(nnx.Module):
       third**2 * token_dim, embed_dim, dtype=dtype, rngs=rngs
     )
 
+  @jax.named_scope("embedding")
   def __call__(
     self,
     images: Float[Array, "B H W 3"],

@@ -155,6 +155,7 @@ class WindowAttention(nnx.Module):
     self.attention_dropout = nnx.Dropout(attention_dropout_rate)
     self.dropout = nnx.Dropout(dropout_rate)
 
+  @jax.named_scope("attention")
   def __call__(
     self,
     x: Float[Array, "B N D"],

@@ -21,6 +21,7 @@ from relvit_jax.training import objectives, pair_blocks, pair_tasks
 Metrics = dict[str, tuple[Any, Any]]
 
 
+@jax.named_scope("metrics")
 def measure(
   outputs: Mapping[str, Any],
   labels: Mapping[str, ArrayLike],

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -56,6 +57,7 @@ def targets(
   return result
 
 
+@jax.named_scope("losses")
 def losses(
   outputs: Mapping[str, Any],
   labels: Mapping[str, ArrayLike],

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
@@ -93,6 +94,7 @@ class PairBlocks:
     """Whether there are no blocks: `dense` of a model's call."""
     return self.rows == 0
 
+  @jax.named_scope("losses")
   def answer(
     self,
     outputs: Mapping[str, Any],

@@ -152,7 +152,6 @@ def make_train_step(
     localisation: which pairs the drloc head is asked about, if there is one.
     blocks: how the pair tasks are judged.
   """
-
   measure = _make_measure(graphdef, objective, grid_size, localisation, blocks)
 
   def train_step(
@@ -165,12 +164,13 @@ def make_train_step(
     gradients, measured = jax.grad(measure, has_aux=True)(
       state.params, state, batch["label"], shown, keys[1:]
     )
-    norm = optax.tree.norm(gradients)
-    measured["gradient_norm"] = (norm, jnp.ones_like(norm))
-    updates, opt_state = optimizer.update(
-      gradients, state.opt_state, state.params
-    )
-    params: Any = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+      norm = optax.tree.norm(gradients)
+      measured["gradient_norm"] = (norm, jnp.ones_like(norm))
+      updates, opt_state = optimizer.update(
+        gradients, state.opt_state, state.params
+      )
+      params: Any = optax.apply_updates(state.params, updates)
     return dataclasses.replace(
       state,
       step=state.step + 1,

@@ -1,0 +1,53 @@
+"""Memory in large pages, for what trains on a Linux CPU.
+
+Each dispatch of XLA takes the memory of its temporaries anew, 1.2 GB for
+ViT-S/4 in batches of 32, and gives it back. Touching it page by page costs as
+much time as a tenth to a half of a step; in pages of 2 MiB it costs next to
+nothing. The C library asks for them only if told so before the process starts,
+so a command starts itself once more. Two cores of an AMD EPYC (Zen 5), JAX
+0.10.2, one step a dispatch: ViT-S/4 1,136 ms without, 914 ms with; a ViT 96
+wide in batches of 64, 194 and 123 ms (2026-11-23).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+
+_VARIABLE, _TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+_SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# What Linux calls GPUs and TPUs.
+_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/*")
+
+
+def start_with() -> None:
+  """Starts this process again, once, where large pages help and are not on."""
+  changed = environment(
+    os.environ,
+    _SETTING.read_text(encoding="ascii") if _SETTING.exists() else "",
+    any(map(glob.glob, _ACCELERATORS)),
+  )
+  if changed:
+    sys.stdout.flush()
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **changed})
+
+
+def environment(
+  given: Mapping[str, str], setting: str, has_accelerator: bool
+) -> dict[str, str]:
+  """What to change of the environment; empty where a process may go on.
+
+  Args:
+    given: the environment.
+    setting: of the kernel: "always [madvise] never" waits to be asked; other
+      choices, and "" where there is none, cannot be changed by asking.
+    has_accelerator: whether it computes, not the CPU.
+  """
+  on_cpu = given.get("JAX_PLATFORMS", "") == "cpu" or not has_accelerator
+  # Who set tunables has chosen; it may have been this function.
+  if on_cpu and "[madvise]" in setting and _VARIABLE not in given:
+    return {_VARIABLE: _TUNABLE}
+  return {}
