@@ -49,3 +49,10 @@ def test_a_product_and_its_gradients():
 
 def test_adamw_moves_599_megabytes_for_vit_small():
   assert kernels.optimizer_bytes(21_400_000) == 599_200_000
+
+
+def test_a_product_and_the_gradients_of_its_factors():
+  both = [kernel.flops for kernel in kernels.product("x", 3, 4, 5)]
+  assert both == [120, 240]
+  one = [kernel.flops for kernel in kernels.product("x", 3, 4, 5, gradients=1)]
+  assert one == [120, 120]

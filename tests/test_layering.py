@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "relvit_jax"
 # above it.
 ORDER = """
   resize grid
-  models.variants models.stages models.flops models.kernels models.traffic
+  models.variants models.stages models.kernels models.head_kernels
+  models.traffic models.flops
   models.layers models.attention_kernel models.attention models.blocks
   models.vit
   models.windows models.swin_stage models.swin

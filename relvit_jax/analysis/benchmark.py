@@ -99,11 +99,11 @@ class Needs:
       len(stage.class_names) or None,
       **sizes,
     )
-    self._heads = made.heads
-    self._model = made.backbone + made.heads
+    self._heads = [one for head in made.heads.values() for one in head]
+    self._model = made.backbone + self._heads
     if config.freeze_backbone:
       forward = [kernel for kernel in made.backbone if not kernel.backward]
-      self._model = forward + made.heads
+      self._model = forward + self._heads
     stored = stage.feed.batch_size * int(np.prod(_stored_shape(stage)))
     self._bytes = {
       # Read as uint8, written as float32; and read and written as uint8.

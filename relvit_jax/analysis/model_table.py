@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from relvit_jax.analysis import hlo, residuals
-from relvit_jax.models import flops, relvit, variants
+from relvit_jax.models import flops, head_kernels, relvit, variants
 from relvit_jax.training import objectives, step
 from relvit_jax.training.localisation import Localisation
 
@@ -205,7 +205,9 @@ def _training_loss(
     made = step.merge_model(graphdef, params, fixed)
     pairs = None
     if "drloc" in made.heads:
-      pairs = Localisation(flops.NUM_PAIRS).draw(key, batch, model.grid_size)
+      pairs = Localisation(head_kernels.NUM_PAIRS).draw(
+        key, batch, model.grid_size
+      )
     outputs = made(images, train=True, rngs=nnx.Rngs(dropout=key), pairs=pairs)
     losses = objectives.losses(
       outputs, {"label": labels}, model.grid_size, pairs=pairs

@@ -15,6 +15,7 @@ such as GELU into its products, may pass this bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -77,6 +78,19 @@ def optimizer_bytes(parameters: int) -> int:
   Parameters and two moments are read and written, gradients read.
   """
   return 7 * 4 * parameters
+
+
+def product(name: str, *lengths: int, gradients: int = 2) -> Iterator[Kernel]:
+  """A product too small for its numbers to count.
+
+  Args:
+    name: what it computes.
+    *lengths: of its axes, summed over or not, and those of a batch of products.
+    gradients: how many of its two factors need a gradient.
+  """
+  operations = 2 * math.prod(lengths)
+  yield Kernel(name, operations, 0)
+  yield Kernel(f"{name}, gradients", gradients * operations, 0, 0, True)
 
 
 def linear(

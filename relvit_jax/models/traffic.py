@@ -1,7 +1,9 @@
 """The kernels of a training step of each backbone and head.
 
-What counts as one is said in `kernels.py`; their products are those of
-`flops.py`. Imports no JAX.
+What counts as one is said in `kernels.py`. Swin's attention is linear in the
+tokens (Liu et al., 2021, eq. 2); all else follows from the modules, and the
+tests hold the products against the programs that XLA compiles. Swin's position
+biases are not there, which are made once for a whole batch. Imports no JAX.
 """
 
 from __future__ import annotations
@@ -9,15 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from relvit_jax.models import flops, kernels, stages, variants
+from relvit_jax.models import head_kernels, kernels, stages, variants
 from relvit_jax.models.kernels import Kernel
 
 
 class Kernels(NamedTuple):
-  """Those of a step; the optimiser's are not among them."""
+  """Those of a step, and what an image becomes; the optimiser's are not here.
+
+  Attributes:
+    backbone: one after the other.
+    heads: by task.
+    tokens: how many the blocks see, the class token included; in Swin those of
+      the first stage.
+    grid_size: (rows, columns) of the patches that the pair heads see.
+  """
 
   backbone: list[Kernel]
-  heads: list[Kernel]
+  heads: dict[str, list[Kernel]]
+  tokens: int
+  grid_size: stages.Grid
 
 
 def per_step(
@@ -32,51 +44,35 @@ def per_step(
   height, width = (
     (image_size, image_size) if isinstance(image_size, int) else image_size
   )
+  family = variants.family_of(backbone)
+  make = {"vit": _vit, "swin": _swin, "t2t_vit": _t2t_vit}[family]
+  measure = {"vit": _of_vit, "swin": _of_swin, "t2t_vit": _of_t2t_vit}[family]
   sizes = variants.sizes_of(backbone) | sizes
-  make = {"vit": _vit, "swin": _swin, "t2t_vit": _t2t_vit}[
-    variants.family_of(backbone)
-  ]
-  made = list(make((height, width), patch_size, **sizes))
-  cost = flops.per_image(
-    backbone, (height, width), patch_size, tasks, num_classes, **sizes
+  made = measure((height, width), patch_size, **sizes)
+  return Kernels(
+    list(make((height, width), patch_size, **sizes)),
+    {task: list(head_kernels.of(task, made, num_classes)) for task in tasks},
+    made.tokens,
+    made.grid_size,
   )
-  rows, columns = cost.grid_size
-  patches, dim = rows * columns, _last_width(sizes)
-  heads: list[Kernel] = []
-  for task in tasks:
-    if task in ("label", "drloc"):
-      # Too small to be worth more than their products.
-      product = cost.heads[task]
-      heads.append(Kernel(task, product.forward, 0))
-      heads.append(Kernel(f"{task}, gradient", product.backward, 0, 0, True))
-    elif task == "position":
-      heads += kernels.linear(task, patches, dim, patches)
-      heads += kernels.loss(task, patches**2)
-    else:
-      heads += _pairs(task, patches, dim)
-  return Kernels(made, heads)
 
 
-def _last_width(sizes: dict[str, Any]) -> int:
-  """Of the tokens that the heads see: each stage doubles it."""
-  depth = sizes["depth"]
-  merged = len(depth) - 1 if isinstance(depth, (tuple, list)) else 0
-  return sizes["embed_dim"] * 2**merged
-
-
-def _pairs(task: str, patches: int, width: int) -> Iterator[Kernel]:
-  scores = 9 if task == "relation" else 1
-  inner = width // scores * scores
-  for name in ("query", "key"):
-    yield from kernels.linear(f"{task} {name}", patches, width, inner)
-  operations = 2 * patches**2 * inner
-  moved = 2 * patches * inner + scores * patches**2
-  yield Kernel(f"{task} scores", operations, moved)
-  for name in ("query", "key"):
-    yield Kernel(
-      f"{task} scores, gradient of {name}", operations, moved, 0, True
-    )
-  yield from kernels.loss(task, scores * patches**2)
+def _of_vit(
+  image_size: tuple[int, int],
+  patch_size: int | None,
+  *,
+  embed_dim: int,
+  cls_token: bool = True,
+  **others: Any,
+) -> head_kernels.Made:
+  del others
+  assert patch_size is not None
+  rows, columns = (length // patch_size for length in image_size)
+  patches = rows * columns
+  features = embed_dim if cls_token else patches * embed_dim
+  return head_kernels.Made(
+    patches + cls_token, (rows, columns), embed_dim, features
+  )
 
 
 def _vit(
@@ -100,6 +96,22 @@ def _vit(
   for _ in range(depth):
     yield from kernels.block(tokens, tokens, embed_dim, mlp_ratio)
   yield from kernels.elementwise("norm", tokens * embed_dim)
+
+
+def _of_swin(
+  image_size: tuple[int, int],
+  patch_size: int | None,
+  *,
+  embed_dim: int,
+  depth: Sequence[int],
+  **others: Any,
+) -> head_kernels.Made:
+  del others
+  assert patch_size is not None
+  grids = stages.stage_grids(image_size, patch_size, len(depth))
+  # Each stage doubles the width.
+  width = embed_dim * 2 ** (len(depth) - 1)
+  return head_kernels.Made(grids[0][0] * grids[0][1], grids[-1], width, width)
 
 
 def _swin(
@@ -132,6 +144,27 @@ def _swin(
     for _ in range(blocks):
       yield from kernels.block(tokens, seen, width, mlp_ratio)
   yield from kernels.elementwise("norm", tokens * width)
+
+
+def _of_t2t_vit(
+  image_size: tuple[int, int],
+  patch_size: int | None,
+  *,
+  embed_dim: int,
+  cls_token: bool = True,
+  **others: Any,
+) -> head_kernels.Made:
+  del patch_size, others
+  rows, columns = image_size
+  for _, stride in stages.SOFT_SPLITS:
+    rows, columns = rows // stride, columns // stride
+  # Pooled for the heads.
+  grid_size = (rows + 1) // 2, (columns + 1) // 2
+  patches = grid_size[0] * grid_size[1]
+  features = embed_dim if cls_token else patches * embed_dim
+  return head_kernels.Made(
+    rows * columns + cls_token, grid_size, embed_dim, features
+  )
 
 
 def _t2t_vit(
@@ -179,13 +212,31 @@ def _split(before: int, after: int, images: bool = False) -> Iterator[Kernel]:
 def _between_splits(
   tokens: int, in_features: int, dim: int, tokens_type: str
 ) -> Iterator[Kernel]:
+  """Attention of one head and an MLP as wide as the tokens.
+
+  The first has the pixels before it, but with a LayerNorm between, whose scale
+  needs a gradient; so no gradient is left out.
+  """
   yield from kernels.elementwise("norm1", tokens * in_features)
   yield from kernels.linear("qkv", tokens, in_features, 3 * dim)
-  if tokens_type == "transformer":
-    mixed = flops.product(tokens, tokens, dim) * 2
-  else:
-    mixed = flops.performer(tokens, dim)
-  yield from kernels.attention(tokens, dim, mixed.forward, mixed.backward)
+  forward, backward = (
+    (4 * tokens**2 * dim, 8 * tokens**2 * dim)
+    if tokens_type == "transformer"
+    else _performer(tokens, dim)
+  )
+  yield from kernels.attention(tokens, dim, forward, backward)
   yield from kernels.linear("proj", tokens, dim, dim, skip=True)
   yield from kernels.elementwise("norm2", tokens * dim, backward=4)
   yield from kernels.mlp(tokens, dim, dim)
+
+
+def _performer(tokens: int, dim: int) -> tuple[int, int]:
+  """(forward, backward) of attention by dim / 2 random features a token.
+
+  Linear in the tokens (Choromanski et al., 2021).
+  """
+  features = dim // 2
+  # Those of keys and of queries; what they are multiplied with is fixed.
+  drawn = 2 * (2 * tokens * dim * features)
+  mixed = 2 * (2 * tokens * features * dim) + 2 * tokens * features
+  return drawn + mixed, drawn + 2 * mixed
