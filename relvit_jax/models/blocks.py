@@ -92,18 +92,27 @@ def gelu_linear(
   x: Float[Array, "M F"], kernel: Float[Array, "F D"]
 ) -> Float[Array, "M D"]:
   """gelu(x) · kernel, of which the backward pass keeps x alone."""
-  return gelu(x) @ kernel
+  return _by_erfc(x) @ kernel
 
 
 def _gelu_linear_backward(kept: tuple, gradient: Array) -> tuple[Array, Array]:
   x, kernel = kept
   x = jax.lax.optimization_barrier(x)
-  return _through_gelu(x, gradient @ kernel.T), gelu(x).T @ gradient
+  return _through_gelu(x, gradient @ kernel.T), _by_erfc(x).T @ gradient
 
 
 gelu_linear.defvjp(
   lambda x, kernel: (gelu_linear(x, kernel), (x, kernel)), _gelu_linear_backward
 )
+
+
+def _by_erfc(x: Array) -> Array:
+  """The same numbers but for rounding.
+
+  With erf XLA finds another plan for a TPU v5e: a step of ViT-S/4, 256 images,
+  then accesses 122 MB an image where it accesses 96 with erfc (libtpu 0.0.52).
+  """
+  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
 
 
 def _through_gelu(x: Array, gradient: Array) -> Array:
