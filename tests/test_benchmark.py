@@ -258,3 +258,24 @@ def test_clocks_of_two_parts_are_told_apart():
   assert (found["a"] / 10).median == pytest.approx(0.1)
   assert (found["b"] / 5).median == pytest.approx(0.2)
   assert np.isfinite(found["a"].quartiles).all()
+
+
+def test_readme_s_tables(capsys, tmp_path):
+  rows = [
+    {
+      "num_patches": 64,
+      "dense_seconds": 0.5,
+      "blockwise_seconds": 0.25,
+      "dense_bytes": 2_000_000,
+      "blockwise_bytes": 1_000_000,
+    }
+  ]
+  kept = tmp_path / "pairs.json"
+  kept.write_text(json.dumps({"pairs": rows}))
+  status, shown = run(capsys, "--readme", str(kept))
+  assert (status, shown.err) == (0, "")
+  assert shown.out.splitlines() == [
+    "| patches | dense, ms | MB | block by block, ms | MB |",
+    "| --- | --- | --- | --- | --- |",
+    "| 64 | 500.0 | 2.0 | 250.0 | 1.0 |",
+  ]

@@ -1,8 +1,8 @@
 """Numbers as text, and the README's numbers as the files have them."""
 
-import json
 import pathlib
 
+from relvit_jax import cli
 from relvit_jax.analysis import benchmark_table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -137,15 +137,33 @@ def test_the_readme_s_table():
   assert benchmark_table.markdown([REPORT]) == MARKDOWN
 
 
-def test_the_readme_has_the_numbers_of_the_files():
-  """`relvit benchmark --readme relvit_jax/analysis/benchmarks/*.json`."""
+def test_the_readme_has_the_numbers_of_the_files(capsys):
   readme = (ROOT / "README.md").read_text(encoding="utf-8")
   section = readme.split("\n## Speed\n")[1].split("\n## ")[0]
-  reports = [
-    json.loads(path.read_text(encoding="utf-8"))
-    for path in sorted(KEPT.glob("*.json"))
-  ]
-  assert benchmark_table.markdown(reports) in section
+  files = sorted(KEPT.glob("*.json"))
+  assert files
+  assert cli.main(["benchmark", "--readme", *map(str, files)]) == 0
+  tables = capsys.readouterr().out.split("\n\n")
+  assert [table for table in tables if table.strip() not in section] == []
+
+
+def test_the_readme_s_profile():
+  row = {"scope": "mlp", "kind": "products", "seconds": 1.0, "flops": 170e9}
+  profile = {"steps": 4, "seconds": 1.5, "rows": [row]}
+  result = REPORT["result"] | {"profile": profile}
+  assert benchmark_table.markdown([REPORT | {"result": result}]) == (
+    MARKDOWN
+    + """
+Where a step of the vit_small goes, and what of it its products would not need
+at the measured rate:
+
+|  | ms | of step | of rate | lost |
+| --- | --- | --- | --- | --- |
+| mlp, products | 1000.00 | 66.7 % | 100 % | 0.0 % |
+| idle, or side by side | 500.00 | 33.3 % | – | 33.3 % |
+| all | 1500.00 | 100.0 % | 67 % | 33.3 % |
+"""
+  )
 
 
 def test_what_was_compiled_ahead_is_said_of_an_image():

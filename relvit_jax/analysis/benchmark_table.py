@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,10 +116,12 @@ def _profiled(report: Mapping[str, Any]) -> str:
   if not result["profile"]:
     return ""
   table = op_profile.markdown(result["profile"], result["products_rate"])
-  return (
-    f"\nWhere a step of the {result['config']['backbone']} goes, and what of "
-    "it its products would not need at\nthe measured rate:\n\n" + table
+  says = textwrap.fill(
+    f"Where a step of the {result['config']['backbone']} goes, and what of it "
+    "its products would not need at the measured rate:",
+    80,
   )
+  return f"\n{says}\n\n{table}"
 
 
 def ahead(found: Mapping[str, Any]) -> str:

@@ -161,21 +161,33 @@ def _seconds(
 
 def table(measured: Sequence[Row]) -> str:
   """The rows as text."""
-
-  def cell(seconds: float | None) -> str:
-    return "too large" if seconds is None else f"{1e3 * seconds:,.1f}"
-
   lines = [
     f"{'':8}{'dense':>24}{'block by block':>24}",
     f"{'patches':8}" + 2 * f"{'ms':>12}{'MB':>12}",
   ]
-  lines += [
-    f"{row.num_patches:<8,}{cell(row.dense_seconds):>12}"
-    f"{row.dense_bytes / 1e6:>12,.1f}{cell(row.blockwise_seconds):>12}"
-    f"{row.blockwise_bytes / 1e6:>12,.1f}"
-    for row in measured
-  ]
+  for number, *cells in map(_cells, measured):
+    lines.append(f"{number:8}" + "".join(f"{cell:>12}" for cell in cells))
   return "\n".join(lines)
+
+
+def markdown(measured: Sequence[Row]) -> str:
+  """The same for the README."""
+  names = "patches", "dense, ms", "MB", "block by block, ms", "MB"
+  rows = [names, ("---",) * 5, *map(_cells, measured)]
+  return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+  def ms(seconds: float | None) -> str:
+    return "too large" if seconds is None else f"{1e3 * seconds:,.1f}"
+
+  return (
+    f"{row.num_patches:,}",
+    ms(row.dense_seconds),
+    f"{row.dense_bytes / 1e6:,.1f}",
+    ms(row.blockwise_seconds),
+    f"{row.blockwise_bytes / 1e6:,.1f}",
+  )
 
 
 def figure(measured: Sequence[Row], title: str = "") -> Figure:

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,9 @@ def specification(
 class Rival:
   """A part that another process does; to be closed.
 
+  It stands still while it is not asked: threads that wait for more work would
+  take time from what is measured in turn with it.
+
   Attributes:
     name, most, least, planned_bytes: as of `part.Part`.
     answer: what the process said last.
@@ -116,9 +120,11 @@ class Rival:
     """
 
     def clock() -> float:
+      self._process.send_signal(signal.SIGCONT)
       self._send(str(count))
       assert self._process.stdout is not None
       line = self._process.stdout.readline()
+      self._process.send_signal(signal.SIGSTOP)
       if not line:
         raise self._ended()
       self.answer = json.loads(line)
@@ -146,7 +152,7 @@ class Rival:
       assert pipe is not None
       with contextlib.suppress(BrokenPipeError):
         pipe.close()
-    self._process.terminate()
+    self._process.kill()  # What stands still does not see SIGTERM.
     self._process.wait()
     self._errors.close()
 

@@ -161,12 +161,19 @@ def _measure(
 
 
 def _print_readme(files: list[pathlib.Path]) -> None:
-  from relvit_jax.analysis import benchmark_table
+  from relvit_jax.analysis import benchmark_table, pair_scaling
 
-  reports = []
+  reports: list[Any] = []
   for path in files:
     try:
       reports.append(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
       raise CommandError(f"--readme={path} cannot be read: {error}") from error
-  print(benchmark_table.markdown(reports), end="")
+  tables = []
+  if steps := [report for report in reports if "result" in report]:
+    tables.append(benchmark_table.markdown(steps))
+  for report in reports:
+    if "pairs" in report:
+      rows = [pair_scaling.Row(**row) for row in report["pairs"]]
+      tables.append(pair_scaling.markdown(rows))
+  print("\n".join(tables), end="")
