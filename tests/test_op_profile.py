@@ -11,7 +11,8 @@ SIDE, DEEP = 192, 4
 
 def loss(weights, x):
   with jax.named_scope("attention"):
-    x = jnp.einsum("bij,bkj->bik", x, x)
+    # Of the weights, or XLA would compute it once for all steps.
+    x = jnp.einsum("bij,bkj->bik", x * weights[None], x)
   with jax.named_scope("mlp"), jax.named_scope("inside"):
     x = jax.lax.erf(x.reshape(-1, SIDE) @ weights)
   return jnp.sum(jnp.sin(x))
@@ -37,14 +38,11 @@ def found():
 def test_products_count_where_they_stand(found):
   flops = {(row["scope"], row["kind"]): row["flops"] for row in found["rows"]}
   one = 2 * DEEP * SIDE**3
-  # XLA may take what no step changes out of the loop.
-  assert flops.get(("attention", "batched products"), 0) in (
-    0,
-    one,
-    pytest.approx(one / 7),
-  )
-  # Forward, and backward to the weights.
-  assert flops["mlp", "products"] == 2 * one
+  # Both forward; backward of one factor of the first, and of both of the next,
+  # which XLA may compute with its own.
+  assert sum(flops.values()) == 5 * one
+  assert flops["attention", "batched products"] >= one
+  assert flops["mlp", "products"] >= 2 * one
   assert flops["mlp", "elementwise"] == 0
 
 

@@ -7,6 +7,7 @@ import pathlib
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def measure(measured: part.Part, count: int) -> dict[str, Any]:
       began = time.perf_counter()
       jax.block_until_ready(measured.call(count))
       took = time.perf_counter() - began
-    events = list(_events(pathlib.Path(folder)))
+    events = _events(pathlib.Path(folder))
   seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
   flops: collections.Counter[tuple[str, str]] = collections.Counter()
   for name, lasted in events:
@@ -141,14 +142,20 @@ def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
   yield "all", found["seconds"], products
 
 
-def _events(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
+def _events(folder: pathlib.Path) -> list[tuple[str, float]]:
   """(instruction, seconds) of all that ran."""
-  for path in folder.rglob("*.xplane.pb"):
-    for plane in ProfileData.from_file(str(path)).planes:
-      for line in plane.lines:
-        for event in line.events:
-          if "hlo_op" in dict(event.stats):
-            yield event.name, event.duration_ns / 1e9
+  with warnings.catch_warnings():
+    # Python 3.12 warns of how XLA names a type; where warnings are errors, that
+    # would end the process.
+    warnings.filterwarnings("ignore", "builtin type .* has no __module__")
+    return [
+      (event.name, event.duration_ns / 1e9)
+      for path in folder.rglob("*.xplane.pb")
+      for plane in ProfileData.from_file(str(path)).planes
+      for line in plane.lines
+      for event in line.events
+      if "hlo_op" in dict(event.stats)
+    ]
 
 
 def _scope(names: tuple[str, ...]) -> str:

@@ -174,7 +174,7 @@ def _source(reader: Any, expression: str) -> Any:
     return reader.as_data_source(
       expression, decoders={"image": tfds.decode.SkipDecoding()}
     )
-  except NotImplementedError as error:
+  except NotImplementedError as error:  # TFDS's, of formats without an index.
     raise ValueError(
       f"{reader.data_dir} was prepared as {reader.info.file_format.value}, "
       "which cannot be read at random: prepare it as array_record in another "
@@ -189,6 +189,7 @@ def _files(
   there = reader.info.splits
   try:
     instructions = there[expression].file_instructions
+  # TFDS raises each of them, by what is wrong with the expression.
   except (ValueError, KeyError, NotImplementedError) as error:
     raise ValueError(
       f"data.splits.{part}={expression!r} is no split: there are "
