@@ -213,7 +213,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[Item]]:
     """What is in each split; every sub-class says it."""
-    # Not an abstract method: TFDS makes classes of the builders by itself.
+    # Says so to who writes a sub-class and forgets it.
     raise NotImplementedError(f"{type(self).__name__} must define _items")
 
   def _split_generators(
