@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from relvit_jax import cli, config
 from relvit_jax.analysis import (
   benchmark,
   benchmark_sweep,
+  machine,
   pair_scaling,
   parts,
   timing,
@@ -101,10 +101,21 @@ def test_shares(monkeypatch):
       return Scripted(name, seconds[name])
 
   monkeypatch.setattr(parts, "Parts", Maker)
+  # At 10⁹ operations a second.
+  asked = []
+
+  def products(dtype, side):
+    asked.append((dtype, side))
+    return lambda: 20 * 2 * side**3 / 1e9, 20
+
+  monkeypatch.setattr(machine, "products", products)
   stage = stage_of()
   rival = Scripted("pytorch", 1.0)
   result = benchmark.measure(stage, HERE, tuple(seconds), 5, [rival])
   assert made == [stage]
+  assert asked == [(np.float32, 1024)]
+  assert result["products_rate"] == pytest.approx(1e9)
+  assert result["products_quartiles"] == pytest.approx([1e9, 1e9])
   rows = result["parts"]
   assert list(rows) == [*seconds, "pytorch"]
   cost = flops.per_image(
@@ -143,23 +154,6 @@ def test_a_profile_is_of_the_step():
   assert flops / 16 == pytest.approx(result["flops_per_image"], rel=1e-9)
   scopes = {row["scope"] for row in profile["rows"]}
   assert {"attention", "mlp", "norm", "heads", "optimizer"} <= scopes
-
-
-def test_a_frozen_backbone_has_no_backward_pass(tmp_path):
-  whole, frozen = (
-    benchmark.Needs(stage_of("digits:supervised", **{"freeze_backbone": value}))
-    for value in (False, True)
-  )
-  cost = flops.per_image(
-    *("vit", 8, 2, ("label",), 10),
-    **{"embed_dim": 32, "depth": 2, "num_heads": 2},
-  )
-  assert whole.flops("step") == 16 * cost.total.training
-  assert frozen.flops("step") == 16 * (
-    cost.backbone.forward + cost.heads["label"].training
-  )
-  assert frozen.parameters == 32 * 10 + 10
-  assert whole.dtype == jnp.float32
 
 
 def test_names_are_those_of_the_parts():

@@ -41,7 +41,7 @@ def test_all_have_a_turn_in_every_round():
   timing.interleaved(
     {"a": scripted(1, log, "a"), "b": scripted(0.5, log, "b")}, seconds=5
   )
-  assert "".join(log) == "ab" + "abb" * 5
+  assert "".join(log) == "aabbb" * 5
 
 
 @pytest.mark.parametrize(

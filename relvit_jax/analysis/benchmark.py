@@ -12,8 +12,8 @@ import numpy as np
 from relvit_jax import config as configs
 from relvit_jax import config_limits
 from relvit_jax.analysis import machine, op_profile, parts, rival, timing
+from relvit_jax.analysis.needs import Needs
 from relvit_jax.data import splits
-from relvit_jax.models import kernels, traffic
 from relvit_jax.training import stage as stages
 
 # Of a data set that is not read: how many images stand for it at most.
@@ -28,6 +28,7 @@ _CLASSES = {
 # Of a call, as a share of the time for a part; and steps that a call has at
 # least, for its own cost to be a small part.
 _CALL, _STEPS = 0.25, 4
+_PRODUCTS = "products"
 
 
 @runtime_checkable
@@ -66,78 +67,6 @@ def synthetic(config: Any) -> splits.Split:
     labels=random.integers(0, classes, count).astype(np.int32),
     class_names=tuple(map(str, range(classes))),
   )
-
-
-class Needs:
-  """What a step needs at least, by formula; see `models/kernels.py`.
-
-  Attributes:
-    batch: images a step.
-    parameters: that are trained.
-    element_bytes: of a number in the type that the model computes in.
-  """
-
-  def __init__(self, stage: stages.Stage):
-    config = stage.config
-    self.batch = config.batch_size
-    shapes = stage.state_shapes
-    size = stage.views.model_size
-    tokens = jax.eval_shape(
-      lambda state, images: stage.model(state).backbone(images),
-      shapes,
-      jax.ShapeDtypeStruct((self.batch, size, size, 3), np.float32),
-    )
-    self.dtype = tokens.patches.dtype
-    self.element_bytes = self.dtype.itemsize
-    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    sizes = {k: v for k, v in config.model.items() if v is not None}
-    made = traffic.per_step(
-      sizes.pop("backbone"),
-      size,
-      sizes.pop("patch_size", None),
-      tuple(config.tasks),
-      len(stage.class_names) or None,
-      **sizes,
-    )
-    self._heads = [one for head in made.heads.values() for one in head]
-    self._model = made.backbone + self._heads
-    if config.freeze_backbone:
-      forward = [kernel for kernel in made.backbone if not kernel.backward]
-      self._model = forward + self._heads
-    stored = stage.feed.batch_size * int(np.prod(_stored_shape(stage)))
-    self._bytes = {
-      # Read as uint8, written as float32; and read and written as uint8.
-      "augmentation": stored + 4 * self.batch * 3 * size**2,
-      "feed": 2 * stored,
-      "optimizer": kernels.optimizer_bytes(self.parameters),
-    }
-
-  def _kernels(self, name: str) -> Sequence[kernels.Kernel]:
-    if name == "heads":
-      return self._heads
-    return () if name in self._bytes else self._model
-
-  def flops(self, name: str) -> int:
-    """Operations in matrix products of a step of a part."""
-    return self.batch * sum(kernel.flops for kernel in self._kernels(name))
-
-  def seconds(
-    self, name: str, rate: float | int, bandwidth: float | int
-  ) -> float | int:
-    """The least time for a step of a part."""
-    needed = kernels.seconds(
-      self._kernels(name), self.batch, rate, bandwidth, self.element_bytes
-    )
-    own = self._bytes.get(name, 0)
-    if self._kernels(name) is self._model:
-      own = self._bytes["optimizer"]
-    return needed + own / bandwidth
-
-
-def _stored_shape(stage: stages.Stage) -> tuple[int, ...]:
-  data = stage.config.data
-  side = config_limits.NATIVE_SIZES.get(data.name) or data.stored_size
-  return side, side, 3
 
 
 def of_machine(dtypes: Iterable[Any], seconds: float | int) -> dict[str, Any]:
@@ -193,7 +122,10 @@ def measure(
   rivals: Sequence[Measurable] = (),
   profile: bool = False,
 ) -> dict[str, Any]:
-  """Times the parts of a stage, all in turn.
+  """Times the parts of a stage, all in turn, and products of matrices too.
+
+  These are the measure of the others, on a machine that may be faster in one
+  minute than in the next.
 
   Args:
     stage: of the config.
@@ -207,41 +139,37 @@ def measure(
     Plain data: what `benchmark_table` shows.
   """
   needs = Needs(stage)
-  rate = here["products"][needs.dtype.name]["rate"] * stage.mesh.size
+  side = here["products"][needs.dtype.name]["side"]
   bandwidth = here["copies"]["bandwidth"] * stage.mesh.size
   machine.forget_peak()
   with timing.Compilations() as all_compiled:
     maker = parts.Parts(stage)
     made = [maker.make(name) for name in names]
     clocks, counts = clocks_of([*made, *rivals], seconds)
+    clocks[_PRODUCTS], counts[_PRODUCTS] = machine.products(needs.dtype, side)
     with timing.Compilations() as while_measuring:
       found = timing.interleaved(clocks, seconds)
+  product = found[_PRODUCTS] / counts[_PRODUCTS]
+  rate = 2 * side**3 / product.median * stage.mesh.size
   traced = None
   if profile:
     step = next(part for part in made if part.name == "step")
     traced = op_profile.measure(step, counts["step"])
-  rows = {}
-  for part in (*made, *rivals):
-    name, count = part.name, counts[part.name]
-    one = found[name] / count
-    flops = needs.flops(name)
-    rows[name] = one.as_json() | {
-      "steps_per_call": count,
-      "images_per_second": needs.batch / one.median,
-      "flops": flops,
-      "share_of_rate": flops / one.median / rate if flops else None,
-      "share_of_bound": needs.seconds(name, rate, bandwidth) / one.median,
-      "planned_bytes": part.planned_bytes,
-    }
-  if "step" in rows:
-    for row in rows.values():
-      row["share_of_step"] = row["median"] / rows["step"]["median"]
+  taken = {
+    part: found[part.name] / counts[part.name] for part in (*made, *rivals)
+  }
+  rows = _rows(needs, taken, rate, bandwidth)
+  for name, row in rows.items():
+    row["steps_per_call"] = counts[name]
   return {
     "config": _described(stage),
     "parameters": needs.parameters,
     "dtype": needs.dtype.name,
     "flops_per_image": needs.flops("step") // needs.batch,
     "products_rate": rate,
+    "products_quartiles": [
+      2 * side**3 / took * stage.mesh.size for took in product.quartiles[::-1]
+    ],
     "bound_seconds": needs.seconds("step", rate, bandwidth),
     "parts": rows,
     "profile": traced,
@@ -254,6 +182,30 @@ def measure(
       "device": machine.peak_device_bytes(),
     },
   }
+
+
+def _rows(
+  needs: Needs,
+  taken: Mapping[Measurable, timing.Timing],
+  rate: float,
+  bandwidth: float,
+) -> dict[str, Any]:
+  """What is kept of each part, by the time of a step."""
+  rows = {}
+  for part, one in taken.items():
+    flops = needs.flops(part.name)
+    least = needs.seconds(part.name, rate, bandwidth)
+    rows[part.name] = one.as_json() | {
+      "images_per_second": needs.batch / one.median,
+      "flops": flops,
+      "share_of_rate": flops / one.median / rate if flops else None,
+      "share_of_bound": least / one.median,
+      "planned_bytes": part.planned_bytes,
+    }
+  if "step" in rows:
+    for row in rows.values():
+      row["share_of_step"] = row["median"] / rows["step"]["median"]
+  return rows
 
 
 def _described(stage: stages.Stage) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from relvit_jax import config_checks
 from relvit_jax.analysis import benchmark, figures, parts, timing
+from relvit_jax.analysis.needs import Needs
 from relvit_jax.analysis.part import Part
 from relvit_jax.data import feed
 from relvit_jax.models import variants
@@ -82,7 +83,7 @@ def measure(
     machine could take, and the bytes that the program needs; and "left_out",
     a line for each that cannot be.
   """
-  made: dict[int, tuple[Part, benchmark.Needs]] = {}
+  made: dict[int, tuple[Part, Needs]] = {}
   left_out = []
   for value, keys in points(config, what):
     changed = copy.deepcopy(config)
@@ -94,7 +95,7 @@ def measure(
       left_out.append(f"{LABELS[what]} {value}: {error}")
       continue
     part = parts.Parts(stage).make("step")
-    made[value] = part._replace(name=str(value)), benchmark.Needs(stage)
+    made[value] = part._replace(name=str(value)), Needs(stage)
   clocks, counts = benchmark.clocks_of(
     [part for part, _ in made.values()], seconds
   )

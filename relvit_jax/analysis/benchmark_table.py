@@ -13,7 +13,7 @@ ms       a step of the batch: the median, and the middle half of repetitions
 images/s at the median
 of step  the median, as a share of the bare step's
 of rate  operations in matrix products, by formula, a second, as a share of the
-         products that this machine was measured to do
+         products that this machine was measured to do, in turn with the parts
 of bound the least time in which this machine can compute the products and move
          the numbers of every kernel, over the time that was needed; what stays
          in a cache can beat it
@@ -187,11 +187,14 @@ def _model(report: Mapping[str, Any]) -> list[str]:
 def _notes(result: Mapping[str, Any]) -> list[str]:
   compiled, peak = result["compilations"], result["peak_bytes"]
   device = peak["device"]
+  slow, fast = (rate / 1e9 for rate in result["products_quartiles"])
   lines = [
+    f"products, in turn with the parts: {result['products_rate'] / 1e9:,.0f} "
+    f"GFLOP/s ({slow:,.0f}–{fast:,.0f})",
     f"{compiled['all']} compilations, {compiled['while_measuring']} of them "
     "while measuring; peak memory: process "
     f"{peak['process'] / 1e6:,.0f} MB"
-    + (f", device {device / 1e6:,.0f} MB" if device else "")
+    + (f", device {device / 1e6:,.0f} MB" if device else ""),
   ]
   for name in _RIVALS:
     if name in result.get("rivals", {}):
@@ -211,7 +214,7 @@ def _ms(seconds: float) -> str:
 
 
 def _rate(value: float) -> str:
-  return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+  return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _share(value: float | None) -> str:

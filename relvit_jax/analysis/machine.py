@@ -69,12 +69,7 @@ def matrix_rate(
   kind = "cpu" if jax.devices()[0].platform == "cpu" else "other"
   clocks, counts = {}, {}
   for side in sides or SIDES[kind]:
-    # Singular values around 1: a chain of products neither grows nor vanishes.
-    matrix, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))
-    tiled = np.kron(np.eye(side // 64), matrix)
-    clocks[side], counts[side] = _chain(
-      lambda x, fixed: fixed @ x, *[jnp.asarray(tiled, dtype)] * 2
-    )
+    clocks[side], counts[side] = products(dtype, side)
   named = {str(side): clock for side, clock in clocks.items()}
   found = timing.interleaved(named, seconds)
   rates = {
@@ -89,6 +84,14 @@ def matrix_rate(
     "side": best,
     "by_side": {str(side): rate for side, rate in rates.items()},
   }
+
+
+def products(dtype: Any, side: int) -> tuple[timing.Clock, int]:
+  """(a clock of products of square matrices, how many of them)."""
+  # Singular values around 1: a chain of products neither grows nor vanishes.
+  matrix, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))
+  tiled = np.kron(np.eye(side // 64), matrix)
+  return _chain(lambda x, fixed: fixed @ x, *[jnp.asarray(tiled, dtype)] * 2)
 
 
 def copy_bandwidth(
