@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import relvit_jax
 from relvit_jax import large_pages
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, CommandStopped
 
 # A command is a module of relvit_jax.commands with `add_arguments(parser)`
 # and `main(arguments)`.
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: as typed after `relvit`; None for those of the process.
 
   Returns:
-    The exit status: 0, 1 for what went wrong, 2 for what cannot be.
+    The exit status: 0, 1 for what went wrong, 2 for what cannot be; of what a
+    signal ended, 130 or 143, as a shell has it.
   """
   typed = list(sys.argv[1:] if arguments is None else arguments)
   parser = argparse.ArgumentParser(
@@ -73,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except CommandError as error:
     print(f"relvit {chosen}: {error}", file=sys.stderr)
     return 2
+  except CommandStopped as stopped:
+    print(f"relvit {chosen}: {stopped}", file=sys.stderr)
+    return 128 + signal.SIGTERM
   except BrokenPipeError:
     # Whoever read the output, such as `head`, has seen enough; Python would
     # complain of the rest when it ends.

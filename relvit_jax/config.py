@@ -126,7 +126,7 @@ def from_dict(nested: Mapping[str, Any]) -> Any:
     common,
   )
 
-  values: dict[str, Any] = _flat(nested)
+  values: dict[str, Any] = flat(nested)
   stage = values.get("stage", "supervised")
   config = common.get_config(common.Arguments(stage))
   types = kinds(config)
@@ -141,7 +141,7 @@ def from_dict(nested: Mapping[str, Any]) -> Any:
 
 def differences(ours: Any, theirs: Any) -> dict[str, tuple]:
   """Keys with another value → (ours, theirs)."""
-  left, right = (_flat(json.loads(to_json(one))) for one in (ours, theirs))
+  left, right = (flat(json.loads(to_json(one))) for one in (ours, theirs))
   return {
     key: (left.get(key), right.get(key))
     for key in sorted(left.keys() | right.keys())
@@ -149,11 +149,12 @@ def differences(ours: Any, theirs: Any) -> dict[str, tuple]:
   }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested values by their keys with dots."""
   result = {}
   for name, value in values.items():
     if isinstance(value, Mapping):
-      result |= _flat(value, f"{prefix}{name}.")
+      result |= flat(value, f"{prefix}{name}.")
     else:
       result[prefix + name] = value
   return result

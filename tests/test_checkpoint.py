@@ -113,6 +113,21 @@ def test_a_state_comes_back_bit_for_bit_on_any_devices(tmp_path, devices):
       assert leaf.sharding == wanted.sharding
 
 
+def test_a_state_that_is_evaluated_later_may_be_the_best(tmp_path):
+  """A run that was stopped before it had evaluated what it saved."""
+  rule = {"best": ("top1", "max"), "keep": 1}
+  folder = save(tmp_path, make(1), make(2), metrics=[{"top1": 3.0}, {}], **rule)
+  assert checkpoint.find(tmp_path, "best")[1] == 1
+  assert not checkpoint.is_evaluated(tmp_path, 2)
+  with Checkpoints(folder, **rule) as checkpoints:
+    checkpoints.evaluated(2, {"top1": 4.0})
+    assert checkpoints.best_step == 2
+    checkpoints.save(3, make(3), metrics={"top1": 2.0}, meta={})
+  assert checkpoint.is_evaluated(tmp_path, 2)
+  assert checkpoint.find(tmp_path, "best")[1] == 2
+  assert kept(folder) == [2, 3]
+
+
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_every_kind_of_key_draws_on(tmp_path, impl):
   state = make(impl=impl)

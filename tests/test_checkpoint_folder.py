@@ -138,3 +138,21 @@ def test_only_orbaxs_chatter_is_kept_quiet(path, level, passes):
 def test_a_remote_path_stays_remote():
   path = checkpoint_folder.absolute("gs://bucket/run")
   assert str(path / "checkpoints") == "gs://bucket/run/checkpoints"
+
+
+def test_metrics_that_came_later_are_sealed_too(run, caplog):
+  folder = Folder(run / "checkpoints")
+  path = run / "checkpoints" / "30" / "evaluation.json"
+  folder.add_metrics(30, {"top1": NAN})
+  assert "NaN" in path.read_text()
+  # What was saved with the state counts; only where there was nothing, this.
+  assert folder.metrics()[30] == {"top1": 1.0}
+  content = {"metrics": {}, "best": ["top1", "max"]}
+  record = run / "checkpoints" / "30" / "record" / "metadata"
+  record.write_text(json.dumps(checkpoint_folder.sealed(content)))
+  folder.add_metrics(30, {"top1": 5.0})
+  assert folder.metrics()[30] == {"top1": 5.0}
+  path.write_text(path.read_text().replace("5.0", "6.0"))
+  with caplog.at_level(logging.WARNING):
+    assert folder.metrics()[30] == {}
+  assert f"{path} is damaged: it is not what was written" in caplog.text

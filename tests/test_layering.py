@@ -25,12 +25,13 @@ ORDER = """
   data.builders.catalogue
   data.sources data.prepare
   data.augment data.colour data.patch_augment data.order
-  data.loading data.read_ahead data.feed
+  data.loading data.read_ahead data.shares data.feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
   training.drloc training.localisation
   training.pair_tasks training.pair_pass training.pair_blocks
   training.objectives training.metrics training.optimizer
+  training.distributed training.preemption
   training.partitioning training.step training.transfer training.evaluate
   training.hardware training.pieces training.stage
   training.waiting training.loop training.probe
@@ -43,7 +44,7 @@ ORDER = """
   analysis.prediction analysis.hlo analysis.residuals analysis.model_table
   analysis.timing analysis.machine analysis.part analysis.parts
   analysis.op_profile
-  analysis.pytorch_step analysis.rival analysis.benchmark
+  analysis.pytorch_step analysis.rival analysis.needs analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling
   analysis.hlo_traffic analysis.ahead
   commands.train commands.evaluate commands.predict commands.data

@@ -9,7 +9,14 @@ import pytest
 
 from relvit_jax import config, grid
 from relvit_jax.data import read_ahead, sources
-from relvit_jax.training import loop, metrics, partitioning, step, waiting
+from relvit_jax.training import (
+  loop,
+  metrics,
+  partitioning,
+  preemption,
+  step,
+  waiting,
+)
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -120,6 +127,64 @@ def test_a_state_that_cannot_reach_the_end_is_refused():
   state, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
   with pytest.raises(ValueError, match=r"at step 100 .* num_steps=100"):
     loop.run(stage, state, SPLITS["validation"])
+
+
+TINY = {
+  "num_steps": 10,
+  "eval_every": 4,
+  "steps_per_dispatch": 3,
+  "eval_batch_size": 100,  # Two batches of the 200 for validation.
+  "model.backbone": "vit",
+  "model.embed_dim": 12,
+  "model.depth": 1,
+  "model.num_heads": 2,
+}
+
+
+def stopped(stage, state, when, is_unevaluated=False):
+  """(the curve of a run that is told to stop when asked so often, its end)."""
+  curve, asked, end = [], 0, []
+
+  def stop():
+    nonlocal asked
+    asked += 1
+    return asked > when
+
+  try:
+    loop.run(
+      stage,
+      state,
+      SPLITS["validation"],
+      lambda done, means: curve.append((done, means)),
+      lambda done, means, state: curve.append((done, means)),
+      stop=stop,
+      on_stop=lambda done, state: end.append((done, state)),
+      is_unevaluated=is_unevaluated,
+    )
+  except preemption.PreemptedError:
+    assert len(end) == 1
+    return curve, end[0]
+  assert not end
+  return curve, None
+
+
+def test_whenever_a_run_is_told_to_stop_no_step_is_lost():
+  stage = make("digits:supervised", **TINY)
+  whole, _ = stopped(stage, stage.init(0), 1000)
+  assert [done for done, _ in whole] == [3, 4, 4, 6, 8, 8, 9, 10, 10]
+  ends = []
+  # Six dispatches, and three evaluations of two batches.
+  for when in range(12):
+    before, (done, state) = stopped(stage, stage.init(0), when)
+    assert int(state.step) == done
+    ends.append(done)
+    evaluated = [at for at, means in before if "gradient_norm" not in means]
+    after, rest = stopped(
+      stage, state, 1000, done in (4, 8, 10) and done not in evaluated
+    )
+    assert rest is None
+    assert before + after == whole
+  assert ends == [3, 4, 4, 4, 6, 8, 8, 8, 9, 10, 10, 10]
 
 
 class Slow(sources.Split):

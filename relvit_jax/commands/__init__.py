@@ -5,6 +5,10 @@ class CommandError(Exception):
   """What was typed cannot be done; the message says what can."""
 
 
+class CommandStopped(Exception):  # noqa: N818
+  """What a signal ended, with all that it had done saved; the message says."""
+
+
 def keep_compiled() -> None:
   """Has JAX keep what the command compiles for its next start.
 

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from relvit_jax.data import loading, order, read_ahead, splits
+from relvit_jax.data import loading, order, read_ahead, shares, splits
 
 # {"image": uint8 [B,H,W,3], "label": int32 [B]}; "size": int32 [B,2], of images
 # that were squashed; "box": float32 [B,4], of images that were cropped as they
@@ -65,9 +65,15 @@ class Resident:
 
   @functools.cached_property
   def _data(self) -> Batch:
-    return jax.device_put(
-      self._split.take(range(len(self._split))), NamedSharding(self._mesh, P())
-    )
+    everywhere = NamedSharding(self._mesh, P())
+    # Of several processes each has read it: nothing is sent between them, as
+    # `device_put` would to compare.
+    return {
+      key: jax.make_array_from_callback(
+        value.shape, everywhere, lambda index, value=value: value[index]
+      )
+      for key, value in self._split.take(range(len(self._split))).items()
+    }
 
   def block(self, words: np.ndarray, step: int, count: int) -> Batch:
     """What the compiled steps from `step` on read: always the whole split."""
@@ -99,7 +105,7 @@ class Streaming:
 
   Args:
     examples: where they come from; picklable if there are workers.
-    batch_size: over all hosts; each reads its own rows of a batch.
+    batch_size: over all processes; each reads its own rows of a batch.
     max_steps: how many batches a block has at most; fewer, if so many would
       not fit into 256 MiB.
     mesh: the devices.
@@ -125,8 +131,12 @@ class Streaming:
     self.max_steps = max(1, min(max_steps, most))
     self._examples = examples
     self._repeats = repeats
-    self._parts = read_ahead.cut(self._own_rows(), image_bytes)
-    self._sharding = NamedSharding(mesh, P(None, mesh.axis_names))
+    self._share = shares.Share(mesh, batch_size)
+    self._parts = [
+      part
+      for rows in self._share.rows
+      for part in read_ahead.cut(rows, image_bytes)
+    ]
     self._next: tuple[bytes, int] | None = None
     self._iterator: Pieces | None = None
 
@@ -141,17 +151,17 @@ class Streaming:
       self._iterator = self._read(words, step)
     # Forgotten until all is there: what fails begins anew.
     self._next = None
-    own = self._own_rows()
     room: dict[str, np.ndarray] = {}
     for i in range(count):
       for part in self._parts:
         for key, value in next(self._iterator).items():
           if key not in room:
-            shape = (self.max_steps, own.stop - own.start, *value.shape[1:])
+            shape = (self.max_steps, self._share.count, *value.shape[1:])
             room[key] = np.zeros(shape, value.dtype)
-          room[key][i, part.start - own.start : part.stop - own.start] = value
+          first = self._share.place(part.start)
+          room[key][i, first : first + len(value)] = value
     self._next = words.tobytes(), step + count
-    return {key: self._put(value) for key, value in room.items()}
+    return {key: self._share.put(value, 1) for key, value in room.items()}
 
   def close(self) -> None:
     """Ends what reads ahead; `block` begins it again."""
@@ -173,17 +183,6 @@ class Streaming:
       ahead=self.max_steps * len(self._parts),
       num_workers=self.num_workers,
     )
-
-  def _own_rows(self) -> slice:
-    """This host's share of a batch."""
-    share = self.batch_size // jax.process_count()
-    first = jax.process_index() * share
-    return slice(first, first + share)
-
-  def _put(self, own: np.ndarray) -> Array:
-    """This host's part of an array, on its devices."""
-    whole = (self.max_steps, self.batch_size, *own.shape[2:])
-    return jax.make_array_from_process_local_data(self._sharding, own, whole)
 
   def batches(
     self, words: Array, data: Batch, step: Array
@@ -230,7 +229,10 @@ def words_of(key: Array) -> Array:
 
 
 def evaluation_batches(
-  examples: Examples, batch_size: int, num_workers: int | None = 0
+  examples: Examples,
+  batch_size: int,
+  num_workers: int | None = 0,
+  mesh: Mesh | None = None,
 ) -> Iterator[Batch]:
   """The split in order, in batches of one size.
 
@@ -238,17 +240,36 @@ def evaluation_batches(
 
   Args:
     examples: of any split.
-    batch_size: over all hosts.
+    batch_size: over all processes; each reads its own rows of a batch.
     num_workers: as `make`.
+    mesh: the devices that batches are put on; None leaves them on the host.
   """
+  if mesh is None:
+    yield from _evaluation_rows(
+      examples, batch_size, num_workers, [slice(0, batch_size)]
+    )
+    return
+  share = shares.Share(mesh, batch_size)
+  rows = _evaluation_rows(examples, batch_size, num_workers, share.rows)
+  with contextlib.closing(rows):
+    for own in rows:
+      yield {key: share.put(value) for key, value in own.items()}
+
+
+def _evaluation_rows(
+  examples: Examples,
+  batch_size: int,
+  num_workers: int | None,
+  rows: list[slice],
+) -> Pieces:
   load = functools.partial(loading.evaluation_rows, examples, batch_size)
   num_batches = -(-len(examples) // batch_size)
   if isinstance(examples, splits.Split):
-    yield from (load(i, slice(0, batch_size)) for i in range(num_batches))
+    for i in range(num_batches):
+      yield _joined([load(i, span) for span in rows])
     return
-  parts = read_ahead.cut(
-    slice(0, batch_size), math.prod(loading.shape(examples, training=False))
-  )
+  image_bytes = math.prod(loading.shape(examples, training=False))
+  parts = [part for span in rows for part in read_ahead.cut(span, image_bytes)]
   read = read_ahead.pieces(
     load,
     parts,
@@ -258,5 +279,10 @@ def evaluation_batches(
   )
   with contextlib.closing(read):
     for _ in range(num_batches):
-      batch = [next(read) for _ in parts]
-      yield {key: np.concatenate([b[key] for b in batch]) for key in batch[0]}
+      yield _joined([next(read) for _ in parts])
+
+
+def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  return {
+    key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]
+  }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import signal
 from collections.abc import Callable, Generator
 
 import numpy as np
@@ -108,13 +109,20 @@ def pieces(
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()
     read = read.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
+      grain.MultiprocessingOptions(num_workers=num_workers),
+      worker_init_fn=_start_worker,
     )
   iterator = iter(read)
   try:
     yield from iterator
   finally:
     iterator.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+  """Schedulers tell all processes of a run to stop; this one's parent does."""
+  del index, count
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _load_piece(

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from relvit_jax.training import leaves, logs
+from relvit_jax.training import distributed, leaves, logs
 from relvit_jax.training.checkpoint_folder import (
   Best,
   Folder,
@@ -30,7 +30,15 @@ from relvit_jax.training.checkpoint_folder import (
 )
 from relvit_jax.training.step import Params, TrainState
 
-__all__ = ["Best", "Checkpoints", "find", "read", "read_meta", "restore"]
+__all__ = [
+  "Best",
+  "Checkpoints",
+  "find",
+  "is_evaluated",
+  "read",
+  "read_meta",
+  "restore",
+]
 
 
 class Checkpoints:
@@ -122,6 +130,19 @@ class Checkpoints:
         ),
         force=True,
       )
+
+  def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Adds the metrics of a step that was saved without any.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    self.wait()
+    if distributed.is_first():
+      self._folder.add_metrics(step, metrics)
+    # No process looks for the best one before they are there.
+    distributed.gather(step)
+    self._metrics[step] = dict(metrics)
 
   def wait(self) -> None:
     """Returns when all that was saved is on disk.
@@ -243,6 +264,12 @@ def read_meta(folder: Path, step: int | None = None) -> dict[str, Any]:
   """The `meta` of a checkpoint, without reading an array."""
   path, step = find(folder, step)
   return Folder(path).record(step)["meta"]
+
+
+def is_evaluated(folder: Path, step: int) -> bool:
+  """Whether the metrics of a step are known: not where a run was stopped."""
+  path, step = find(folder, step)
+  return bool(Folder(path).metrics()[step])
 
 
 def _is_weight(name: str) -> bool:

@@ -6,9 +6,11 @@ import dataclasses
 import math
 import os
 import pathlib
+import zlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from relvit_jax.data import feed, sources, statistics
@@ -19,6 +21,8 @@ from relvit_jax.training import pieces
 _SHARE = 0.25
 # Where TFDS keeps prepared data unless it is told otherwise.
 _TFDS_DIR = "~/tensorflow_datasets"
+# Examples that a fingerprint looks at.
+_SOME = 64
 # Where a device does not tell its memory, as a CPU: bytes.
 _UNKNOWN = 4 * 2**30
 
@@ -80,6 +84,25 @@ def open_splits(
       max_skipped=data.max_skipped,
     )
   )
+
+
+def fingerprint(splits: dict[str, feed.Examples]) -> dict[str, Any]:
+  """By part: what two readers of the same data have in common.
+
+  Of the pixels and labels those of some examples, from the first to the last.
+  """
+  result = {}
+  for part, split in splits.items():
+    some = np.linspace(0, len(split) - 1, _SOME).astype(int)
+    taken = split.take(some)
+    result[f"the {part} split"] = {
+      "name": split.name,
+      "images": len(split),
+      "classes": list(split.class_names),
+      "checksum": zlib.crc32(taken["image"].tobytes())
+      ^ zlib.crc32(taken["label"].tobytes()),
+    }
+  return result
 
 
 def colours(config: Any, train: feed.Examples) -> tuple[Any, Any]:

@@ -30,9 +30,9 @@ def make_evaluate(
 ) -> Evaluate:
   """(params, fixed, batches) → metrics, compiled once for all splits.
 
-  `batches` are those of `feed.evaluation_batches`, which `view` shows to
-  the model. Patches are shown in order, and nothing is dropped out. A drloc
-  head is asked about the same pairs of every image. `blocks` says how the
+  `batches` are those of `feed.evaluation_batches` on the mesh, which `view`
+  shows to the model. Patches are shown in order, and nothing is dropped out. A
+  drloc head is asked about the same pairs of every image. `blocks` says how the
   pair tasks are judged.
   The metrics are those of `metrics.measure` and `loss_<task>`, `loss_total`.
   """
@@ -62,14 +62,10 @@ def make_evaluate(
     partitioning.on_mesh(evaluate_batch, mesh),
     out_shardings=partitioning.replicated(mesh),
   )
-  sharding = partitioning.batch_sharding(mesh)
 
   def evaluate(
     params: step.Params, fixed: step.Params, batches: Iterable[feed.Batch]
   ) -> dict[str, float]:
-    return metrics.means(
-      compiled(params, fixed, jax.device_put(batch, sharding))
-      for batch in batches
-    )
+    return metrics.means(compiled(params, fixed, batch) for batch in batches)
 
   return evaluate

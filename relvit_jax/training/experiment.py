@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,11 @@ from relvit_jax.models import variants
 from relvit_jax.training import (
   checkpoint,
   datasets,
+  distributed,
   logs,
   loop,
   partitioning,
+  preemption,
   step,
   transfer,
   waiting,
@@ -30,7 +33,8 @@ from relvit_jax.training.stage import Stage
 class Experiment:
   """One run: opened, trained to its end, summarised.
 
-  Opened again with the same config it goes on where its last checkpoint is.
+  Opened again with the same config it goes on where its last checkpoint is. Of
+  several processes all do this, and the first one writes and tells.
 
   Attributes:
     stage: its compiled functions.
@@ -56,45 +60,68 @@ class Experiment:
     self._checkpoints = folder / workdir.CHECKPOINTS
     self._best = best_metric(config.tasks)
     self._watch = waiting.Watch()
+    self._tells = distributed.is_first()
 
   def run(self, state: step.TrainState) -> dict[str, Any]:
     """Trains what is left to train, and returns the summary it prints.
 
     Args:
       state: of `first_state`; donated.
+
+    Raises:
+      PreemptedError: the run was told to stop, and all its steps are saved.
     """
-    if int(state.step) < self.stage.num_steps:
-      self._train(state)
+    done = int(state.step)
+    is_unevaluated = self._is_unevaluated(done)
+    if done < self.stage.num_steps or is_unevaluated:
+      self._train(state, is_unevaluated)
     return self._summarise()
 
-  def _train(self, state: step.TrainState) -> None:
-    workdir.claim(self._config, self._folder)
+  def _is_unevaluated(self, done: int) -> bool:
+    """Whether an earlier start was stopped while it evaluated this step."""
+    due = done % self.stage.eval_every == 0 or done == self.stage.num_steps
+    if not done or not due:
+      return False
+    return not checkpoint.is_evaluated(self._checkpoints, done)
+
+  def _train(self, state: step.TrainState, is_unevaluated: bool) -> None:
+    if self._tells:
+      workdir.claim(self._config, self._folder)
     done = int(state.step)
-    project = self._config.logs.wandb
     with (
       checkpoint.Checkpoints(
         self._checkpoints, keep=self._config.keep_checkpoints, best=self._best
       ) as saved,
-      logs.Logs(
-        self._folder,
-        resume_step=done,
-        tensorboard=self._config.logs.tensorboard,
-        wandb={"project": project} if project else None,
-      ) as written,
-      Progress(self.stage.num_steps, done, self._config.batch_size) as shown,
+      self._logs(done) as written,
+      Progress(
+        self.stage.num_steps,
+        done,
+        self._config.batch_size,
+        is_shown=self._tells,
+      ) as shown,
+      preemption.Notice() as stop,
     ):
 
       def on_progress(done: int, means: loop.Means) -> None:
-        written.write(done, "train", means)
+        if written:
+          written.write(done, "train", means)
         shown.advance(done, means)
         shown.limited(self._watch.total.seconds, self._limit())
 
       def on_evaluation(
         done: int, means: loop.Means, state: step.TrainState
       ) -> None:
-        written.write(done, "validation", means)
+        if written:
+          written.write(done, "validation", means)
         shown.evaluated(done, "validation", means)
-        saved.save(done, state, metrics=means, meta=describe(self.stage))
+        if done == saved.last_step:
+          saved.evaluated(done, means)
+        else:
+          saved.save(done, state, metrics=means, meta=describe(self.stage))
+
+      def on_stop(done: int, state: step.TrainState) -> None:
+        if done != saved.last_step:
+          saved.save(done, state, metrics={}, meta=describe(self.stage))
 
       loop.run(
         self.stage,
@@ -103,7 +130,23 @@ class Experiment:
         on_progress,
         on_evaluation,
         self._watch,
+        stop,
+        on_stop,
+        is_unevaluated,
       )
+
+  def _logs(
+    self, done: int
+  ) -> contextlib.AbstractContextManager[logs.Logs | None]:
+    if not self._tells:
+      return contextlib.nullcontext()
+    project = self._config.logs.wandb
+    return logs.Logs(
+      self._folder,
+      resume_step=done,
+      tensorboard=self._config.logs.tensorboard,
+      wandb={"project": project} if project else None,
+    )
 
   def _limit(self) -> str | None:
     """What the feed costs, where it costs much."""
@@ -121,8 +164,9 @@ class Experiment:
     """
     self._say_what_runs()
     begun = self._found("last")
+    distributed.check_same({"newest checkpoint": begun})
     if begun is not None:
-      print(f"resumes at step {begun:,} of {self.stage.num_steps:,}")
+      self._say(f"resumes at step {begun:,} of {self.stage.num_steps:,}")
       return self._restored(begun)
     state = self.stage.init(self._config.seed)
     if not self._config.init_from:
@@ -138,7 +182,7 @@ class Experiment:
       (tuple(meta["grid_size"]), self.stage.grid_size),
       own_positions=self._config.model.pos_embed_type == "sinusoidal",
     )
-    print(f"weights of {folder}, step {at:,}\n{report}")
+    self._say(f"weights of {folder}, step {at:,}\n{report}")
     return state
 
   def _check_family(self, theirs: str) -> None:
@@ -164,12 +208,13 @@ class Experiment:
       }
       summary[which] = {"step": at, **scores}
       for part, means in scores.items():
-        print(f"{which}, step {at:,}, {part}: {in_words(means)}")
-    workdir.write_summary(self._folder, summary)
+        self._say(f"{which}, step {at:,}, {part}: {in_words(means)}")
+    if self._tells:
+      workdir.write_summary(self._folder, summary)
     limit = self._limit()
     if limit:
-      print(f"\n{limit}")
-    print(
+      self._say(f"\n{limit}")
+    self._say(
       f"\nbest: by {self._best[0]} on {self.splits['validation'].name}\n"
       f"curves: {self._folder / logs.FILE}"
       f"\nweights: {self._checkpoints}"
@@ -190,19 +235,25 @@ class Experiment:
   def _say_what_runs(self) -> None:
     config, mesh = self._config, self.stage.mesh
     for part, split in self.splits.items():
-      print(f"{part}: {len(split):,} images, {split.name}")
+      self._say(f"{part}: {len(split):,} images, {split.name}")
     if config.data.splits.validation == config.data.splits.test:
-      print("the best checkpoint is chosen on the test images, as in the paper")
-    print(f"feed: {self._feed}")
+      self._say(
+        "the best checkpoint is chosen on the test images, as in the paper"
+      )
+    self._say(f"feed: {self._feed}")
     leaves = jax.tree.leaves(self.stage.state_shapes.params)
-    print(
+    self._say(
       f"{config.stage}: {', '.join(config.tasks)}; {config.model.backbone}, "
       f"{sum(leaf.size for leaf in leaves):,} trained parameters; "
       f"{self.stage.num_steps:,} steps of {config.batch_size} images on "
       f"{mesh.size} × {jax.devices()[0].device_kind}"
     )
     for leak in config_model.leaks(config):
-      print(leak)
+      self._say(leak)
+
+  def _say(self, text: str) -> None:
+    if self._tells:
+      print(text)
 
 
 def best_metric(tasks: Sequence[str]) -> checkpoint.Best:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from relvit_jax.data import feed
-from relvit_jax.training import metrics, step, waiting
+from relvit_jax.training import metrics, preemption, step, waiting
 from relvit_jax.training.stage import Stage
 
 Means = dict[str, float]
@@ -44,6 +44,9 @@ def run(
   on_progress: Callable[[int, Means], None] | None = None,
   on_evaluation: Callable[[int, Means, step.TrainState], None] | None = None,
   watch: waiting.Watch | None = None,
+  stop: preemption.Stop = preemption.never,
+  on_stop: Callable[[int, step.TrainState], None] | None = None,
+  is_unevaluated: bool = False,
 ) -> tuple[step.TrainState, History]:
   """Trains to the stage's last step, evaluating on the way.
 
@@ -59,54 +62,87 @@ def run(
     on_evaluation: called with (steps taken, metrics, the state) after every
       evaluation; the state is donated to the next dispatch after that.
     watch: to see how long the devices wait for the feed.
+    stop: asked after every dispatch and before every batch of an evaluation.
+    on_stop: called with (steps taken, the state) where the run stops before its
+      end.
+    is_unevaluated: whether the evaluation at the state's step is still to come.
 
   Raises:
+    PreemptedError: `stop` said so; all steps that were taken are in the state
+      that `on_stop` saw.
     FloatingPointError: a training loss is not finite; names the step. No
       evaluation has seen the state that came of it.
     ValueError: the state is past the last step.
   """
   history = History()
   done = int(state.step)
-  if done >= stage.num_steps:
+  if done >= stage.num_steps and not is_unevaluated:
     raise ValueError(
       f"a state at step {done} has nothing left of num_steps={stage.num_steps}"
     )
   # Compiled as one program, not as seven.
   words = np.asarray(jax.device_get(jax.jit(step.order_words)(state.key)))
   watch = watch or waiting.Watch()
-  pending: tuple[int, int, metrics.Metrics, Means] | None = None
+  late = _Late(history, on_progress)
 
-  def fetch() -> None:
-    nonlocal pending
-    if pending is None:
-      return
-    begun, ended, sums, waits = pending
-    pending = None
-    means = metrics.means([sums]) | waits
-    check_finite(sums["loss_total"], begun, ended)
-    history.train[ended] = means
-    if on_progress:
-      on_progress(ended, means)
+  def evaluate() -> None:
+    with watch.elsewhere():
+      means = stage.evaluate(state, eval_split, stop)
+      history.evaluation[done] = means
+      if on_evaluation:
+        on_evaluation(done, means, state)
 
   with contextlib.closing(watch), contextlib.closing(stage.feed):
-    while done < stage.num_steps:
-      begun, done = done, stage.block_end(done)
-      with watch.reading():
-        data = stage.feed.block(words, begun, done - begun)
-      state, sums = stage.train_steps(state, data, np.int32(done - begun))
-      waits = watch.dispatched(sums, (done - begun) * stage.feed.batch_size)
-      # The device has its next work; only now wait for what it did before.
-      fetch()
-      resident = isinstance(stage.feed, feed.Resident)
-      pending = begun, done, sums, {} if resident else waits
-      if done % stage.eval_every == 0 or done == stage.num_steps:
-        fetch()
-        with watch.elsewhere():
-          means = stage.evaluate(state, eval_split)
-          history.evaluation[done] = means
-          if on_evaluation:
-            on_evaluation(done, means, state)
+    try:
+      if is_unevaluated:
+        evaluate()
+      while done < stage.num_steps:
+        begun, done = done, stage.block_end(done)
+        with watch.reading():
+          data = stage.feed.block(words, begun, done - begun)
+        state, sums = stage.train_steps(state, data, np.int32(done - begun))
+        waits = watch.dispatched(sums, (done - begun) * stage.feed.batch_size)
+        # The device has its next work; only now wait for what it did before.
+        late.fetch()
+        resident = isinstance(stage.feed, feed.Resident)
+        late.keep(begun, done, sums, {} if resident else waits)
+        if stop():
+          raise preemption.PreemptedError
+        if done % stage.eval_every == 0 or done == stage.num_steps:
+          late.fetch()
+          evaluate()
+    except preemption.PreemptedError:
+      late.fetch()
+      if on_stop:
+        on_stop(done, state)
+      raise preemption.PreemptedError(f"stopped after step {done:,}") from None
   return state, history
+
+
+class _Late:
+  """The metrics of a dispatch that may still be running, to be fetched."""
+
+  def __init__(
+    self, history: History, on_progress: Callable[[int, Means], None] | None
+  ):
+    self._history, self._on_progress = history, on_progress
+    self._kept: tuple[int, int, metrics.Metrics, Means] | None = None
+
+  def keep(
+    self, begun: int, ended: int, sums: metrics.Metrics, waits: Means
+  ) -> None:
+    self._kept = begun, ended, sums, waits
+
+  def fetch(self) -> None:
+    if self._kept is None:
+      return
+    begun, ended, sums, waits = self._kept
+    self._kept = None
+    means = metrics.means([sums]) | waits
+    check_finite(sums["loss_total"], begun, ended)
+    self._history.train[ended] = means
+    if self._on_progress:
+      self._on_progress(ended, means)
 
 
 def check_finite(losses: tuple[Any, Any], begun: int, ended: int) -> None:

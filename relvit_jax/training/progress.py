@@ -52,11 +52,19 @@ class Progress:
     done: steps that an earlier start of it took.
     batch_size: images a step.
     stream: an open text file; None for stderr.
+    is_shown: of several processes one is.
   """
 
   def __init__(
-    self, total: int, done: int, batch_size: int, stream: Any = None
+    self,
+    total: int,
+    done: int,
+    batch_size: int,
+    stream: Any = None,
+    *,
+    is_shown: bool = True,
   ):
+    self._is_shown = is_shown
     self._stream = sys.stderr if stream is None else stream
     self._total, self._done, self._batch = total, done, batch_size
     self._begun = self._lined = time.monotonic()
@@ -69,7 +77,7 @@ class Progress:
       unit_scale=True,
       dynamic_ncols=True,
       file=self._stream,
-      disable=not self._stream.isatty(),
+      disable=not (is_shown and self._stream.isatty()),
     )
 
   def advance(self, done: int, means: Mapping[str, float]) -> None:
@@ -97,7 +105,8 @@ class Progress:
 
   def say(self, text: str) -> None:
     """A line that stays, above the bar."""
-    tqdm.write(text, file=self._stream)
+    if self._is_shown:
+      tqdm.write(text, file=self._stream)
 
   def _pace(self) -> str:
     """images/s and the time left, since the run was started here."""

@@ -23,6 +23,7 @@ from relvit_jax.training import (
   pair_blocks,
   partitioning,
   pieces,
+  preemption,
   step,
 )
 
@@ -155,16 +156,27 @@ class Stage:
     return min(*ends, self.num_steps)
 
   def evaluate(
-    self, state: step.TrainState, split: feed.Examples
+    self,
+    state: step.TrainState,
+    split: feed.Examples,
+    stop: preemption.Stop = preemption.never,
   ) -> dict[str, float]:
     """Metrics and losses on any split of the same image size.
 
     Of the averaged weights, where an average is kept.
+
+    Raises:
+      PreemptedError: `stop`, asked before every batch, said so.
     """
     batches = feed.evaluation_batches(
-      split, self.config.eval_batch_size, self.config.data.num_workers
+      split,
+      self.config.eval_batch_size,
+      self.config.data.num_workers,
+      self.mesh,
     )
-    return self._evaluate(state.weights, state.fixed, batches)
+    return self._evaluate(
+      state.weights, state.fixed, preemption.unless(stop, batches)
+    )
 
   def model(self, state: step.TrainState) -> relvit.RelViT:
     """The model with the weights of a state, to call and look into."""

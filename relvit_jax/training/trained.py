@@ -112,11 +112,12 @@ class Trained:
     return self.model(self.views.evaluation(jax.tree.map(jnp.asarray, batch)))
 
   def _batches(self, split: feed.Examples) -> Any:
-    batches = feed.evaluation_batches(
-      split, self.config.eval_batch_size, self.config.data.num_workers
+    return feed.evaluation_batches(
+      split,
+      self.config.eval_batch_size,
+      self.config.data.num_workers,
+      self._mesh,
     )
-    sharding = partitioning.batch_sharding(self._mesh)
-    return (jax.device_put(batch, sharding) for batch in batches)
 
   @functools.cached_property
   def _evaluate(self) -> evaluate.Evaluate:
