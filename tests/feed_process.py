@@ -14,9 +14,9 @@ STEPS, BATCH = 5, 32
 WORDS = np.array([7, 11], np.uint32)
 
 
-def blocks(stream, fsdp=1):
+def blocks(stream):
   """{step: the images that this process's devices hold, with their rows}."""
-  mesh = partitioning.make_mesh(fsdp)
+  mesh = partitioning.make_mesh()
   made = feed.make(
     sources.digits()["train"],
     batch_size=BATCH,
