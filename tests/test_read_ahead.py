@@ -1,8 +1,10 @@
 """Pieces of batches, ahead of who needs them: all, in order, or an error."""
 
 import functools
+import gc
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -72,6 +74,23 @@ def test_no_more_is_read_ahead_than_was_asked_for():
   assert not enough.acquire(timeout=0.2)
   assert len(loaded) == 9
   reader.close()
+
+
+class Knot:
+  def __init__(self):
+    self.me = self
+
+
+def test_what_earlier_workers_left_is_released_before_others_start():
+  gc.disable()
+  try:
+    left = weakref.ref(Knot())
+    reader = read(load, range(1), num_workers=1)
+    next(reader)
+    assert left() is None
+    reader.close()
+  finally:
+    gc.enable()
 
 
 def dies(batch, rows):

@@ -8,6 +8,7 @@ follows from sizes alone; who loads them changes nothing.
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 import signal
@@ -108,6 +109,9 @@ def pieces(
     # Grain's workers read absl's flags, which only an absl program parses.
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()
+    # The semaphores of workers that ended lie in cycles. If Python happens to
+    # release one while it registers the next worker's, it warns and leaks it.
+    gc.collect()
     read = read.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers),
       worker_init_fn=_start_worker,
