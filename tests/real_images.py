@@ -1,14 +1,29 @@
 """Small parts of the real data sets that may lie beside the clone."""
 
+import io
 import pathlib
 import tarfile
 
+import PIL.Image
 import pytest
 
+from relvit_jax.data import boxes, sources
 from relvit_jax.data.builders import catalogue
 from relvit_jax.data.builders.tiny_imagenet import TinyImagenet
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def photographs(kept=4):
+  """JPEGs of the digits, of many sizes, cropped as they are decoded."""
+  source = []
+  for i, scan in enumerate(sources.digits()["train"].images[:24]):
+    file = io.BytesIO()
+    large = PIL.Image.fromarray(scan).resize((20 + i, 30))
+    large.save(file, "JPEG", quality=90)
+    source.append({"image": file.getvalue(), "label": i % 10})
+  crops = boxes.Crops(12, (0.3, 1.0), (3 / 4, 4 / 3), 10, 0.8)
+  return sources.Records("scans", source, tuple("0123456789"), kept, crops)
 
 
 def write_folder(manual, found):

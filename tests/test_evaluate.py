@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relvit_jax import config
-from relvit_jax.data import feed, sources
+from relvit_jax.data import evaluation_feed, sources
 from relvit_jax.training import metrics, partitioning
 from relvit_jax.training.stage import Stage
 
@@ -46,7 +46,7 @@ def test_padding_does_not_count():
   """A model that is right on all images and wrong on the filling."""
   split = SPLITS["test"]
   sums = []
-  for batch in feed.evaluation_batches(split, 64):
+  for batch in evaluation_feed.batches(split, 64):
     told = np.where(batch["mask"], batch["label"], batch["label"] + 1)
     outputs = {"label": jnp.asarray(np.eye(11, dtype=np.float32)[told])}
     labels = {"label": batch["label"]}

@@ -1,16 +1,14 @@
-"""Two feeds, the same batches; evaluation holds every example once."""
+"""Two feeds, the same batches."""
 
-import io
 import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
+from real_images import photographs
 
 from relvit_jax.data import (
-  boxes,
   feed,
   images,
   loading,
@@ -126,18 +124,6 @@ def test_blocks_of_large_images_have_fewer_steps(size, steps):
   assert made.max_steps == steps
 
 
-def photographs(kept=4):
-  """JPEGs of real scans, of many sizes, cropped as they are decoded."""
-  source = []
-  for i, scan in enumerate(SPLITS["train"].images[:24]):
-    file = io.BytesIO()
-    large = PIL.Image.fromarray(scan).resize((20 + i, 30))
-    large.save(file, "JPEG", quality=90)
-    source.append({"image": file.getvalue(), "label": i % 10})
-  crops = boxes.Crops(12, (0.3, 1.0), (3 / 4, 4 / 3), 10, 0.8)
-  return sources.Records("scans", source, tuple("0123456789"), kept, crops)
-
-
 def cropping(num_workers=0, batch_size=8, examples=None):
   return feed.make(
     examples or photographs(),
@@ -251,29 +237,3 @@ def test_an_unreadable_image_stops_the_stream():
   stream = feed.make(Broken(), batch_size=4, max_steps=1, mesh=MESH)
   with pytest.raises(ValueError, match="image 7 is truncated"):
     stream.block(WORDS, 0, 1)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_evaluation_shows_the_middle_of_whole_images(num_workers):
-  examples = photographs()
-  read = list(feed.evaluation_batches(examples, 16, num_workers))
-  assert [batch["mask"].sum() for batch in read] == [16, 8]
-  for batch in read:
-    assert batch["image"].shape == (16, 10, 10, 3)
-    assert batch["image"].dtype == np.uint8
-  expected = examples.take_crops(range(24))
-  for key, value in expected.items():
-    joined = np.concatenate([batch[key] for batch in read])
-    np.testing.assert_array_equal(joined[:24], value)
-  # The shorter side of the first is 20, of which it shows 16.
-  np.testing.assert_allclose(expected["box"][0], [7, 2, 16, 16], atol=1e-5)
-
-
-def test_evaluation_batches_hold_every_example_once():
-  split = SPLITS["test"]
-  read = list(feed.evaluation_batches(split, 128))
-  assert {batch["image"].shape for batch in read} == {(128, 8, 8, 3)}
-  masks = np.concatenate([batch["mask"] for batch in read])
-  labels = np.concatenate([batch["label"] for batch in read])
-  assert masks.sum() == 500
-  np.testing.assert_array_equal(labels[masks], split.labels)

@@ -26,6 +26,7 @@ ORDER = """
   data.sources data.prepare
   data.augment data.colour data.patch_augment data.order
   data.loading data.read_ahead data.shares data.feed
+  data.evaluation_feed
   data.tones data.rand_augment data.erasing data.mixing
   data.statistics data.views
   training.drloc training.localisation

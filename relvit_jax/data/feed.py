@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, from two feeds behind one interface.
+"""Batches for training, from two feeds behind one interface.
 
 `Resident` keeps the split on the device, where a compiled step draws its
 batches; `Streaming` decodes on the host, ahead of the step. Both show the same
@@ -10,10 +10,9 @@ shows parts of stored squares, drawn by the device.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -226,63 +225,3 @@ def make(
 def words_of(key: Array) -> Array:
   """The 64 bits from which a run's order follows, uint32 [2]."""
   return jax.random.bits(key, (2,), jnp.uint32)
-
-
-def evaluation_batches(
-  examples: Examples,
-  batch_size: int,
-  num_workers: int | None = 0,
-  mesh: Mesh | None = None,
-) -> Iterator[Batch]:
-  """The split in order, in batches of one size.
-
-  The last is filled up; "mask" is false where an example is such a filling.
-
-  Args:
-    examples: of any split.
-    batch_size: over all processes; each reads its own rows of a batch.
-    num_workers: as `make`.
-    mesh: the devices that batches are put on; None leaves them on the host.
-  """
-  if mesh is None:
-    yield from _evaluation_rows(
-      examples, batch_size, num_workers, [slice(0, batch_size)]
-    )
-    return
-  share = shares.Share(mesh, batch_size)
-  rows = _evaluation_rows(examples, batch_size, num_workers, share.rows)
-  with contextlib.closing(rows):
-    for own in rows:
-      yield {key: share.put(value) for key, value in own.items()}
-
-
-def _evaluation_rows(
-  examples: Examples,
-  batch_size: int,
-  num_workers: int | None,
-  rows: list[slice],
-) -> Pieces:
-  load = functools.partial(loading.evaluation_rows, examples, batch_size)
-  num_batches = -(-len(examples) // batch_size)
-  if isinstance(examples, splits.Split):
-    for i in range(num_batches):
-      yield _joined([load(i, span) for span in rows])
-    return
-  image_bytes = math.prod(loading.shape(examples, training=False))
-  parts = [part for span in rows for part in read_ahead.cut(span, image_bytes)]
-  read = read_ahead.pieces(
-    load,
-    parts,
-    range(num_batches),
-    ahead=2 * len(parts),
-    num_workers=read_ahead.workers(num_workers, len(examples)),
-  )
-  with contextlib.closing(read):
-    for _ in range(num_batches):
-      yield _joined([next(read) for _ in parts])
-
-
-def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  return {
-    key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]
-  }

@@ -30,7 +30,7 @@ def make_evaluate(
 ) -> Evaluate:
   """(params, fixed, batches) → metrics, compiled once for all splits.
 
-  `batches` are those of `feed.evaluation_batches` on the mesh, which `view`
+  `batches` are those of `evaluation_feed.batches` on the mesh, which `view`
   shows to the model. Patches are shown in order, and nothing is dropped out. A
   drloc head is asked about the same pairs of every image. `blocks` says how the
   pair tasks are judged.

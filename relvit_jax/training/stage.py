@@ -14,7 +14,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from relvit_jax.data import feed, statistics
+from relvit_jax.data import evaluation_feed, feed, statistics
 from relvit_jax.models import relvit
 from relvit_jax.training import (
   evaluate,
@@ -168,7 +168,7 @@ class Stage:
     Raises:
       PreemptedError: `stop`, asked before every batch, said so.
     """
-    batches = feed.evaluation_batches(
+    batches = evaluation_feed.batches(
       split,
       self.config.eval_batch_size,
       self.config.data.num_workers,

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from relvit_jax import config as configs
-from relvit_jax.data import feed
+from relvit_jax.data import evaluation_feed, feed
 from relvit_jax.training import (
   checkpoint,
   evaluate,
@@ -112,7 +112,7 @@ class Trained:
     return self.model(self.views.evaluation(jax.tree.map(jnp.asarray, batch)))
 
   def _batches(self, split: feed.Examples) -> Any:
-    return feed.evaluation_batches(
+    return evaluation_feed.batches(
       split,
       self.config.eval_batch_size,
       self.config.data.num_workers,
