@@ -16,8 +16,11 @@ class ConfigError(ValueError):
   """A config says what cannot be; the message has every such key."""
 
 
-def check(config: Any) -> None:
+def check(config: Any, here: bool = True) -> None:
   """Raises unless the config can be run, on some number of devices.
+
+  Args:
+    here: whether on this machine: the files that it names are then looked for.
 
   Raises:
     ConfigError: with a line for each key: its name, its value and what would
@@ -27,7 +30,7 @@ def check(config: Any) -> None:
   if not problems:
     problems = list(_values(config))
   if not problems:
-    for rule in RULES:
+    for rule in RULES + RULES_HERE * here:
       problems += rule(config)
   if problems:
     raise ConfigError("\n".join(problems))
@@ -90,17 +93,6 @@ def _tasks(config: Any) -> Iterator[str]:
       f"loss.weights are 0 for all of tasks={tasks!r}: nothing would be "
       "learned; at least one must be above 0"
     )
-  if config.stage in ("finetune", "linear") and config.init_from is None:
-    yield (
-      f"init_from=None: {config.stage} starts from trained weights, and needs "
-      "the work directory or checkpoint that has them (supervised starts from "
-      "none)"
-    )
-  if config.freeze_backbone and config.init_from is None:
-    yield (
-      "freeze_backbone=True without init_from would freeze random weights; "
-      "init_from must be a work directory or checkpoint"
-    )
 
 
 def _data(config: Any) -> Iterator[str]:
@@ -109,10 +101,6 @@ def _data(config: Any) -> Iterator[str]:
     given = data[key]
     if given is not None and data.name != name:
       yield f"data.{key}={given!r} is for data.name={name}, not {data.name}"
-    elif given is None and data.name == name:
-      yield f"data.{key}=None: data.name={name} needs it, a path"
-    elif given is not None and not pathlib.Path(given).exists():
-      yield f"data.{key}={given!r} does not exist; it must be a path"
   if (data.mean is None) != (data.std is None):
     yield (
       f"data.mean={data.mean} and data.std={data.std}: both must be given, or "
@@ -213,6 +201,17 @@ def _drloc(config: Any) -> Iterator[str]:
     )
 
 
+def _files(config: Any) -> Iterator[str]:
+  """What the data are read from."""
+  data = config.data
+  for key, name in (("folder", "folder"), ("classes", "imagenet100")):
+    given = data[key]
+    if given is None and data.name == name:
+      yield f"data.{key}=None: data.name={name} needs it, a path"
+    elif given is not None and not pathlib.Path(given).exists():
+      yield f"data.{key}={given!r} does not exist; it must be a path"
+
+
 def _logs(config: Any) -> Iterator[str]:
   if config.logs.wandb and importlib.util.find_spec("wandb") is None:
     yield (
@@ -222,6 +221,18 @@ def _logs(config: Any) -> Iterator[str]:
 
 
 def _weights(config: Any) -> Iterator[str]:
+  """Where the weights come from that a run starts with."""
+  if config.stage in ("finetune", "linear") and config.init_from is None:
+    yield (
+      f"init_from=None: {config.stage} starts from trained weights, and needs "
+      "the work directory or checkpoint that has them (supervised starts from "
+      "none)"
+    )
+  if config.freeze_backbone and config.init_from is None:
+    yield (
+      "freeze_backbone=True without init_from would freeze random weights; "
+      "init_from must be a work directory or checkpoint"
+    )
   if config.init_from and not pathlib.Path(config.init_from).exists():
     yield (
       f"init_from={config.init_from!r} does not exist; it must be a work "
@@ -247,6 +258,5 @@ RULES = (
   _mixing,
   _drloc,
   _optimizer,
-  _weights,
-  _logs,
 )
+RULES_HERE = (_files, _weights, _logs)

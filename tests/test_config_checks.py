@@ -242,3 +242,13 @@ def test_a_file_may_not_add_or_lack_a_key(tmp_path):
     match=r"(?s)data.nmae is no key .* data.name.*optimizer.lr is missing",
   ):
     config_checks.check(config.load(str(path)))
+
+
+@pytest.mark.parametrize(
+  "spec", ["imagenet100:pretrain", "cifar10:finetune", "cifar10:linear"]
+)
+def test_a_plan_needs_no_files_of_the_run(spec):
+  settings = config.load(spec)
+  config_checks.check(settings, here=False)
+  with pytest.raises(config_checks.ConfigError):
+    config_checks.check(settings)

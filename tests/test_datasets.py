@@ -121,3 +121,40 @@ def test_colours_are_the_configs_or_measured_and_kept(settings):
   assert len(list(pathlib.Path(made.data.dir).glob("relvit_colours/*"))) == 1
   known = config.load("cifar10")
   assert datasets.colours(known, train) == (known.data.mean, known.data.std)
+
+
+@pytest.mark.parametrize(
+  ("more", "memory"),
+  [((), 2**30), (("data.feed=streaming",), 0), (("augment.crop=none",), 0)],
+)
+def test_an_outline_has_the_sizes_of_what_would_be_loaded(
+  settings, more, memory, monkeypatch
+):
+  class Device:
+    def memory_stats(self):
+      return {"bytes_limit": memory}
+
+  monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+  loaded = load(settings, *more)
+  outline = datasets.outline(
+    config.load("folder:joint", [*settings, *more]), memory
+  )
+  assert outline.feed == loaded.feed
+  for part, split in loaded.splits.items():
+    mine = outline.splits[part]
+    assert type(mine) is type(split)
+    assert (len(mine), mine.image_shape) == (len(split), split.image_shape)
+    assert (mine.name, mine.class_names) == (split.name, split.class_names)
+    assert getattr(mine, "crops", None) == getattr(split, "crops", None)
+
+
+def test_of_what_is_not_prepared_the_outline_is_what_is_known(tmp_path):
+  settings = config.load("imagenet100:pretrain", [f"data.dir={tmp_path}"])
+  small, large = (
+    datasets.outline(settings, memory) for memory in (16e9, 10**12)
+  )
+  assert isinstance(small.splits["train"], Records)
+  assert isinstance(large.splits["train"], Split)
+  for outline in (small, large):
+    assert len(outline.splits["train"]) == 117_000
+    assert len(outline.splits["train"].class_names) == 100

@@ -237,3 +237,19 @@ def test_an_unreadable_image_stops_the_stream():
   stream = feed.make(Broken(), batch_size=4, max_steps=1, mesh=MESH)
   with pytest.raises(ValueError, match="image 7 is truncated"):
     stream.block(WORDS, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming", "cropping"])
+def test_an_outline_has_the_shapes_of_a_block(kind, resident):
+  made = {"streaming": streaming, "cropping": cropping}.get(
+    kind, lambda: resident
+  )()
+  block = made.block(WORDS, 0, 1)
+  assert {
+    key: (value.shape, value.dtype, value.sharding)
+    for key, value in block.items()
+  } == {
+    key: (value.shape, value.dtype, value.sharding)
+    for key, value in made.outline().items()
+  }
+  made.close()

@@ -23,7 +23,7 @@ ORDER = """
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
   data.builders.catalogue
-  data.sources data.prepare
+  data.sources data.outlines data.prepare
   data.augment data.colour data.patch_augment data.order
   data.loading data.read_ahead data.shares data.feed
   data.evaluation_feed

@@ -13,18 +13,11 @@ from relvit_jax import config as configs
 from relvit_jax import config_limits
 from relvit_jax.analysis import machine, op_profile, parts, rival, timing
 from relvit_jax.analysis.needs import Needs
-from relvit_jax.data import splits
+from relvit_jax.data import outlines, splits
 from relvit_jax.training import stage as stages
 
 # Of a data set that is not read: how many images stand for it at most.
 _IMAGES, _BYTES = 20_000, 2**27
-# Classes of those whose number is known without reading them.
-_CLASSES = {
-  "cifar100": 100,
-  "tiny_imagenet": 200,
-  "oxford_flowers102": 102,
-  "imagenet100": 100,
-}
 # Of a call, as a share of the time for a part; and steps that a call has at
 # least, for its own cost to be a small part.
 _CALL, _STEPS = 0.25, 4
@@ -60,7 +53,8 @@ def synthetic(config: Any) -> splits.Split:
   data = config.data
   side = config_limits.NATIVE_SIZES.get(data.name) or data.stored_size
   count = max(1, min(_IMAGES, _BYTES // (3 * side**2)))
-  random, classes = np.random.default_rng(0), _CLASSES.get(data.name, 10)
+  known = outlines.PUBLISHED.get(data.name)
+  random, classes = np.random.default_rng(0), known.classes if known else 10
   return splits.Split(
     name=f"random pixels, {count:,} × {side}×{side}",
     images=random.integers(0, 256, (count, side, side, 3), np.uint8),

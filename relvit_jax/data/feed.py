@@ -31,6 +31,8 @@ Batch = Mapping[str, Any]
 Examples = loading.Examples
 Pieces = Generator[dict[str, np.ndarray], None, None]
 
+# Of a run that asks for nothing.
+_NO_WORDS = np.zeros(2, np.uint32)
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
 # What a block of a streaming feed may take of a device; of the host as much
@@ -78,6 +80,16 @@ class Resident:
     """What the compiled steps from `step` on read: always the whole split."""
     del words, step, count
     return self._data
+
+  def outline(self) -> Batch:
+    """The shapes and shardings of what `block` gives; reads no pixel."""
+    everywhere = NamedSharding(self._mesh, P())
+    return {
+      key: jax.ShapeDtypeStruct(
+        (len(self._split), *value.shape[1:]), value.dtype, sharding=everywhere
+      )
+      for key, value in self._split.take(np.arange(0)).items()
+    }
 
   def close(self) -> None:
     """Nothing reads ahead."""
@@ -161,6 +173,20 @@ class Streaming:
           room[key][i, first : first + len(value)] = value
     self._next = words.tobytes(), step + count
     return {key: self._share.put(value, 1) for key, value in room.items()}
+
+  def outline(self) -> Batch:
+    """The shapes and shardings of what `block` gives; reads no pixel."""
+    rows = loading.training_rows(
+      self._examples, _NO_WORDS, self.batch_size, self._repeats, 0, slice(0, 0)
+    )
+    return {
+      key: jax.ShapeDtypeStruct(
+        (self.max_steps, self.batch_size, *value.shape[1:]),
+        value.dtype,
+        sharding=self._share.sharding(1),
+      )
+      for key, value in rows.items()
+    }
 
   def close(self) -> None:
     """Ends what reads ahead; `block` begins it again."""

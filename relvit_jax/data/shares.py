@@ -28,7 +28,7 @@ class Share:
   def __init__(self, mesh: Mesh, batch_size: int):
     """Of batches that all axes of the mesh share evenly."""
     self._mesh, self._batch_size = mesh, batch_size
-    placed = self._sharding(0).addressable_devices_indices_map((batch_size,))
+    placed = self.sharding(0).addressable_devices_indices_map((batch_size,))
     spans: list[slice] = []
     indices: list[Any] = list(placed.values())
     held = {span.indices(batch_size)[:2] for (span,) in indices}
@@ -62,8 +62,9 @@ class Share:
       first = self.place(start)
       return own[(*index[:axis], slice(first, first + stop - start))]
 
-    return jax.make_array_from_callback(shape, self._sharding(axis), part)
+    return jax.make_array_from_callback(shape, self.sharding(axis), part)
 
-  def _sharding(self, axis: int) -> NamedSharding:
+  def sharding(self, axis: int) -> NamedSharding:
+    """Of an array whose rows lie along the axis."""
     spec: list[Any] = [None] * axis
     return NamedSharding(self._mesh, P(*spec, self._mesh.axis_names))

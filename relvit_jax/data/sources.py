@@ -123,6 +123,26 @@ def load_splits(
   )
 
 
+def is_there(
+  name: str,
+  *,
+  folder: str | os.PathLike[str] | None = None,
+  classes: str | os.PathLike[str] | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
+) -> bool:
+  """Whether `load_splits` needs no command before it: folders prepare alone.
+
+  Raises:
+    ValueError: as `load_splits`.
+  """
+  if name in ("digits", "folder"):
+    return True
+  if "classes" in catalogue.ENTRIES[name].takes and classes is None:
+    return False
+  made = catalogue.builder(name, classes=classes, data_dir=data_dir)
+  return catalogue.is_prepared(made)
+
+
 def _in_memory(splits: Mapping[str, str]) -> dict[str, Split | Records]:
   there = digits()
   for part, expression in splits.items():

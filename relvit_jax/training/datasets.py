@@ -13,7 +13,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from relvit_jax.data import feed, sources, statistics
+from relvit_jax import config_limits
+from relvit_jax.data import boxes, feed, sources, statistics
+from relvit_jax.data import outlines as outlining
 from relvit_jax.training import pieces
 
 # Of a device's memory, what a resident split may take: the rest is for the
@@ -23,7 +25,7 @@ _SHARE = 0.25
 _TFDS_DIR = "~/tensorflow_datasets"
 # Examples that a fingerprint looks at.
 _SOME = 64
-# Where a device does not tell its memory, as a CPU: bytes.
+# The same where a device does not tell its memory, as a CPU: bytes.
 _UNKNOWN = 4 * 2**30
 
 
@@ -52,20 +54,60 @@ def load(config: Any, parts: tuple[str, ...] = sources.PARTS) -> Loaded:
   splits = open_splits(config, parts)
   for part, split in splits.items():
     check_labels(config.tasks, part, split)
-  resident, why = _resident(config.data.feed, splits.values())
+  stats = jax.local_devices()[0].memory_stats() or {}
+  limit = stats.get("bytes_limit", _UNKNOWN / _SHARE)
+  resident, why = _resident(config.data.feed, splits.values(), limit)
   if resident:
     return Loaded(_in_memory(splits), why)
-  if not _crops_at_decode(config):
+  crops, how = _crops(config)
+  if crops is None:
     return Loaded(splits, why)
-  # Of no matter to crops: the colours are not yet known.
-  crops = pieces.make_views(config, (0, 0, 0), (1, 1, 1)).crops
   cropped = {
     part: dataclasses.replace(split, crops=crops)
     if isinstance(split, sources.Records)
     else split
     for part, split in splits.items()
   }
-  return Loaded(cropped, f"{why}; cropped as they are decoded")
+  return Loaded(cropped, why + how)
+
+
+def outline(config: Any, device_bytes: float | int) -> Loaded:
+  """What `load` would give where a device has so much memory, without a pixel.
+
+  By the sizes of the data set where it is prepared, else by those that it is
+  known to have.
+
+  Args:
+    config: as of `load`.
+    device_bytes: of one device.
+
+  Raises:
+    ValueError: a split cannot be, or nothing is known of the data set.
+  """
+  outlines = _outlines(config)
+  splits = {part: one.split() for part, one in outlines.items()}
+  for part, split in splits.items():
+    check_labels(config.tasks, part, split)
+  resident, why = _resident(config.data.feed, splits.values(), device_bytes)
+  if resident or config.data.stored_size is None:
+    return Loaded(dict(splits), why)
+  crops, how = _crops(config)
+  records = {part: one.records(crops) for part, one in outlines.items()}
+  return Loaded(dict(records), why + how)
+
+
+def _outlines(config: Any) -> dict[str, outlining.Outline]:
+  data = config.data
+  side = config_limits.NATIVE_SIZES.get(data.name) or data.stored_size
+  shape = side, data.stored_size is not None
+  if not sources.is_there(
+    data.name, folder=data.folder, classes=data.classes, data_dir=data.dir
+  ):
+    return outlining.published(data.name, data.splits.to_dict(), *shape)
+  return {
+    part: outlining.Outline(split.name, len(split), split.class_names, *shape)
+    for part, split in open_splits(config).items()
+  }
 
 
 def open_splits(
@@ -137,13 +179,23 @@ def _crops_at_decode(config: Any) -> bool:
   return many_sizes and config.augment.crop == "resized"
 
 
-def _resident(wanted: str, splits: Any) -> tuple[bool, str]:
+def _crops(config: Any) -> tuple[boxes.Crops | None, str]:
+  """What a stream shows of whole images, and that in words; None: nothing."""
+  if not _crops_at_decode(config):
+    return None, ""
+  # Of no matter to crops: the colours are not yet known.
+  crops = pieces.make_views(config, (0, 0, 0), (1, 1, 1)).crops
+  return crops, "; cropped as they are decoded"
+
+
+def _resident(
+  wanted: str, splits: Any, device_bytes: float | int
+) -> tuple[bool, str]:
   total = sum(len(split) * math.prod(split.image_shape) for split in splits)
   size = f"{total / 2**20:,.0f} MiB of pixels"
   if wanted != "auto":
     return wanted == "resident", f"{wanted}, as data.feed says; {size}"
-  stats = jax.local_devices()[0].memory_stats() or {}
-  limit = stats.get("bytes_limit", _UNKNOWN / _SHARE) * _SHARE
+  limit = device_bytes * _SHARE
   if total <= limit:
     return True, f"resident: {size} lie on the device"
   return False, (
