@@ -22,6 +22,7 @@ COMMANDS = {
   "data": "prepare data sets, and look at them",
   "models": "what the models have and cost, in a table",
   "benchmark": "how fast a config trains here, and how fast it could",
+  "plan": "what training asks of TPUs, before they are rented",
   "quickstart": "train on scikit-learn's digits and write a page of results",
 }
 # Those that compute for long.

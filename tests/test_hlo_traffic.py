@@ -30,9 +30,38 @@ def test_what_is_in_the_core_does_not_count():
   }
 
 
-def test_a_loop_and_a_text_without_a_program_are_refused():
-  looping = PROGRAM.replace("fusion(%first", "while(%first")
-  with pytest.raises(ValueError, match="the loop sum turns is not known"):
-    hlo_traffic.main_memory_bytes(looping)
+LOOP = """\
+HloModule example
+
+%turn (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %more = f32[8]{0} fusion(%x), kind=kLoop, calls=%inner
+}
+
+%until (x: f32[8]) -> pred[] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %less = pred[] custom-call(%x)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %before = f32[8]{0} fusion(%x), kind=kLoop, calls=%inner
+  ROOT %done = f32[8]{0} while(%before), condition=%until, body=%turn
+}
+"""
+
+
+def test_of_a_loop_over_steps_one_turn_counts():
+  assert hlo_traffic.main_memory_bytes(LOOP) == {"fusion": 64}
+
+
+def test_of_another_loop_every_turn_counts():
+  known = LOOP.replace(
+    "body=%turn", 'body=%turn, backend_config={"known_trip_count":{"n":"5"}}'
+  )
+  assert hlo_traffic.main_memory_bytes(known) == {"fusion": 64 + 5 * 64}
+
+
+def test_a_text_without_a_program_is_refused():
   with pytest.raises(ValueError, match="no ENTRY computation"):
     hlo_traffic.main_memory_bytes("HloModule example")

@@ -42,15 +42,18 @@ ORDER = """
   interop.torch_official
   analysis.similarity analysis.figures analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
-  analysis.prediction analysis.hlo analysis.residuals analysis.model_table
+  analysis.prediction analysis.hlo_text analysis.hlo analysis.residuals
+  analysis.model_table
   analysis.timing analysis.machine analysis.part analysis.parts
   analysis.op_profile
   analysis.pytorch_step analysis.rival analysis.needs analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling
-  analysis.hlo_traffic analysis.ahead
+  analysis.hlo_loops analysis.hlo_traffic analysis.hlo_collectives
+  analysis.chips analysis.ahead analysis.plan analysis.plan_search
+  analysis.plan_table
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.benchmark_arguments commands.benchmark
-  commands.quickstart
+  commands.plan commands.quickstart
   cli
 """
 

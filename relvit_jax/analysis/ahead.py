@@ -1,27 +1,48 @@
-"""A training step compiled for TPUs that are not there."""
+"""Training compiled for TPUs that are not there."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import time
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from relvit_jax.analysis import hlo_traffic
-from relvit_jax.data import views
-from relvit_jax.training import partitioning
+from relvit_jax.analysis import chips
 from relvit_jax.training import stage as stages
 
-# What libtpu asks of a machine that has a TPU.
+# What libtpu asks of a machine that has a TPU; of which kind does not matter,
+# as the topology says it.
 _ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_MIN_LOG_LEVEL": "3",
 }
+
+
+# (65.54G) exceeds available HBM (15.75G); Used 20.15G of 15.75G hbm.
+_SIZES = re.compile(r"\b(\d+(?:\.\d+)?)([KMGT])\b")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class TooLargeError(ValueError):
+  """A program needs more memory than a chip has.
+
+  Attributes:
+    needed: bytes, as far as the compiler came.
+    available: bytes.
+  """
+
+  def __init__(self, needed: float, available: float):
+    super().__init__(
+      f"a chip would need {needed / 2**30:.1f} GiB, and has "
+      f"{available / 2**30:.2f}"
+    )
+    self.needed, self.available = needed, available
 
 
 def missing() -> bool:
@@ -29,77 +50,55 @@ def missing() -> bool:
   return importlib.util.find_spec("libtpu") is None
 
 
-def devices(topology: str, count: int | None = None) -> Sequence[Any]:
-  """Chips of a topology, to make a mesh of.
-
-  Args:
-    topology: such as v5e:2x2, v6e:16x16 or v4:4x4x4.
-    count: how many of them; None for all.
+def devices(asked: chips.Slice) -> Sequence[Any]:
+  """The chips of a slice, to make a mesh of.
 
   Raises:
-    ValueError: there is no such topology, or it has fewer chips.
+    ValueError: there is no slice of this shape.
   """
   from jax.experimental import topologies
 
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
+  bounds = {"chips_per_host_bounds": asked.host}
+  if asked.name.startswith("v4:"):
+    # Both cores of a chip are one device, as they are in training.
+    bounds["chip_config_name"] = "megacore"
   try:
-    found = topologies.get_topology_desc(topology, platform="tpu").devices
+    return topologies.get_topology_desc(
+      asked.name, platform="tpu", **bounds
+    ).devices
   except Exception as error:  # XLA's own, without a class of its own.
     raise ValueError(
-      f"topology={topology!r} cannot be had: {error}; such as v5e:2x2 can"
+      f"topology={asked.name!r} cannot be had: {error}; a slice has hosts of "
+      f"{'×'.join(map(str, asked.chip.host[:2]))} chips"
     ) from error
-  if count is not None and not 0 < count <= len(found):
-    raise ValueError(
-      f"chips={count} must be from 1 to the {len(found)} of {topology}"
-    )
-  return found[:count]
 
 
-def compile_step(stage: stages.Stage) -> Any:
-  """The bare training step: images that are already shown, one batch."""
-  program = jax.jit(
-    stage.train_step(lambda keys, batch: views.Shown(batch["image"])),
-    out_shardings=(
-      jax.tree.map(lambda leaf: leaf.sharding, stage.state_shapes),
-      partitioning.replicated(stage.mesh),
-    ),
-    donate_argnums=0,
-  )
-  return program.lower(stage.state_shapes, _batch(stage)).compile()
+def compile_dispatch(stage: stages.Stage) -> Any:
+  """What training runs again and again: batches drawn, shown and learnt.
 
-
-def report(stage: stages.Stage) -> dict[str, Any]:
-  """What a chip does in a step, by the compiled program.
-
-  Returns:
-    "flops" and "accessed_bytes" of XLA's cost analysis, "main_memory_bytes" by
-    operation (`hlo_traffic`), "argument_bytes", "temporary_bytes" and
-    "compile_seconds", of a chip; and how many "images" it has.
+  Raises:
+    TooLargeError: for a chip.
   """
-  began = time.perf_counter()
-  program = compile_step(stage)
-  took = time.perf_counter() - began
-  cost, plan = program.cost_analysis(), program.memory_analysis()
-  return {
-    "images": stage.config.batch_size // stage.mesh.size,
-    "flops": cost["flops"],
-    "accessed_bytes": cost["bytes accessed"],
-    "main_memory_bytes": hlo_traffic.main_memory_bytes(program.as_text()),
-    "argument_bytes": plan.argument_size_in_bytes,
-    "temporary_bytes": plan.temp_size_in_bytes,
-    "compile_seconds": took,
-  }
+  lowered = stage.train_steps.lower(
+    stage.state_shapes,
+    stage.feed.outline(),
+    jax.ShapeDtypeStruct((), np.int32),
+  )
+  try:
+    return lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if found := _too_large(str(error)):
+      raise found from error
+    raise
 
 
-def _batch(stage: stages.Stage) -> dict[str, Any]:
-  sharding = partitioning.batch_sharding(stage.mesh)
-  count, side = stage.config.batch_size, stage.views.model_size
-
-  def shape(dtype: Any, *lengths: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, *lengths), dtype, sharding=sharding)
-
-  return {
-    "image": shape(np.float32, side, side, 3),
-    "label": shape(np.int32),
-  }
+def _too_large(message: str) -> TooLargeError | None:
+  """What the compiler says when memory is short, in numbers."""
+  if "RESOURCE_EXHAUSTED" not in message:
+    return None
+  sizes = [
+    float(number) * _UNITS[unit] for number, unit in _SIZES.findall(message)
+  ]
+  return TooLargeError(*sizes[:2]) if len(sizes) > 1 else None

@@ -7,14 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# [ROOT] %dot.5 = f32[8,64,96]{2,1,0} dot(%x, %y), lhs_contracting_dims={2}, …
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\((.*)$")
-_COMPUTATION = re.compile(r"(ENTRY )?%?(\S+) (?:\(.*\) -> .* )?\{$")
-_CALLED = re.compile(
-  r"(?:calls|to_apply|body|condition|branch_computations)="
-  r"(\{[^}]*\}|%?[\w.-]+)"
-)
-_OP_NAME = re.compile(r'op_name="([^"]*)"')
+from relvit_jax.analysis import hlo_text
+from relvit_jax.analysis.hlo_text import Computation
+
 _UNCOUNTED = ("convolution", "custom-call")
 
 
@@ -47,15 +42,15 @@ def dot_flops(text: str) -> int:
     ValueError: the program has something that may multiply matrices and that
       is not counted: a convolution, a call of a library, a product in a loop.
   """
-  computations, entry = _computations(text)
+  program = hlo_text.parse(text)
   counted: dict[str, int] = {}
 
   def count(name: str) -> int:
     if name not in counted:
-      counted[name] = sum(_flops_of(computations[name], count))
+      counted[name] = sum(_flops_of(program.computations[name], count))
     return counted[name]
 
-  return count(entry)
+  return count(program.entry)
 
 
 def instructions(text: str) -> dict[str, Instruction]:
@@ -64,7 +59,7 @@ def instructions(text: str) -> dict[str, Instruction]:
   Args:
     text: as of `dot_flops`.
   """
-  computations, _ = _computations(text)
+  computations = hlo_text.parse(text).computations
   return {
     name: _described(name, inside, computations)
     for inside in computations.values()
@@ -72,75 +67,37 @@ def instructions(text: str) -> dict[str, Instruction]:
   }
 
 
-_Instructions = dict[str, tuple[str, str, str]]
-
-
 def _described(
-  name: str, inside: _Instructions, computations: dict[str, _Instructions]
+  name: str, inside: Computation, computations: dict[str, Computation]
 ) -> Instruction:
-  operation, rest = inside[name][1:]
-  parts = [(inside, name)]
-  if operation in ("fusion", "call"):
-    for called in _called(rest):
-      parts += [(computations[called], inner) for inner in computations[called]]
-  products = [(where, one) for where, one in parts if where[one][1] == "dot"]
-  names = [
-    found[1]
-    for where, one in [*products, *parts]
-    if (found := _OP_NAME.search(where[one][2]))
-  ]
+  line = inside[name]
+  parts = [(inside, line)]
+  if line.operation in ("fusion", "call"):
+    for called in line.called:
+      where = computations[called]
+      parts += [(where, inner) for inner in where.values()]
+  products = [(where, one) for where, one in parts if one.operation == "dot"]
+  names = [one.op_name for _, one in [*products, *parts]]
   return Instruction(
-    operation,
-    sum(
-      _of_dot(where[one][0], where[one][2], where) for where, one in products
-    ),
-    any(
-      re.search(r"lhs_batch_dims=\{\d", where[one][2])
-      for where, one in products
-    ),
-    tuple(names),
+    line.operation,
+    sum(_of_dot(one, where) for where, one in products),
+    any(re.search(r"lhs_batch_dims=\{\d", one.rest) for _, one in products),
+    tuple(name for name in names if name),
   )
 
 
-def _called(rest: str) -> list[str]:
-  return [
-    inner.strip().lstrip("%")
-    for names in _CALLED.findall(rest)
-    for inner in names.strip("{}").split(",")
-  ]
-
-
-def _computations(text: str) -> tuple[dict[str, _Instructions], str]:
-  """({computation: {name: (shape, operation, the rest)}}, the first to run)."""
-  found: dict[str, _Instructions] = {}
-  entry = None
-  inside: _Instructions = {}
-  for line in text.splitlines():
-    instruction = _INSTRUCTION.match(line)
-    if instruction:
-      name, *rest = instruction.groups()
-      inside[name] = (rest[0], rest[1], rest[2])
-      continue
-    header = _COMPUTATION.match(line)
-    if header:
-      inside = found.setdefault(header[2], {})
-      entry = header[2] if header[1] else entry
-  if entry is None:
-    raise ValueError("the text has no ENTRY computation: it is no HLO module")
-  return found, entry
-
-
 def _flops_of(
-  instructions: _Instructions, count: Callable[[str], int]
+  instructions: Computation, count: Callable[[str], int]
 ) -> Iterator[int]:
-  for name, (shape, operation, rest) in instructions.items():
+  for name, line in instructions.items():
+    operation = line.operation
     if operation in _UNCOUNTED:
       raise ValueError(
         f"the {operation} {name} may multiply matrices, which is not counted"
       )
     if operation == "dot":
-      yield _of_dot(shape, rest, instructions)
-    flops = sum(map(count, _called(rest)))
+      yield _of_dot(line, instructions)
+    flops = sum(map(count, line.called))
     if operation == "while" and flops:
       raise ValueError(
         f"the loop {name} multiplies matrices, and how often is not counted"
@@ -148,17 +105,13 @@ def _flops_of(
     yield flops
 
 
-def _of_dot(shape: str, rest: str, instructions: _Instructions) -> int:
-  left = re.match(r"(?:\w+\[\S* )?%?([\w.-]+)", rest)
-  axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)
-  assert left is not None
-  lengths = _lengths(instructions[left[1]][0])
-  summed = [int(axis) for axis in axes[1].split(",")] if axes else []
-  return 2 * math.prod([*_lengths(shape), *(lengths[axis] for axis in summed)])
-
-
-def _lengths(shape: str) -> list[int]:
-  """[8, 64] of f32[8,64]{1,0}."""
-  inner = re.match(r"\w+\[([\d,]*)\]", shape)
-  assert inner is not None, shape
-  return [int(length) for length in inner[1].split(",") if length]
+def _of_dot(line: hlo_text.Line, instructions: Computation) -> int:
+  axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
+  [made] = hlo_text.arrays(line.shape)
+  [left] = hlo_text.arrays(instructions[line.operands[0]].shape)
+  summed = [
+    left.lengths[int(axis)]
+    for axis in (axes[1].split(",") if axes else ())
+    if axis
+  ]
+  return 2 * math.prod([*made.lengths, *summed])

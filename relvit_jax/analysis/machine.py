@@ -41,9 +41,20 @@ def describe() -> dict[str, Any]:
     "devices": jax.device_count(),
     "cores": cores(),
     "system": platform.system(),
+    **versions(),
+  }
+
+
+def versions(*more: str) -> dict[str, str]:
+  """Of Python and of the packages that a number depends on, and the date.
+
+  Args:
+    more: packages besides.
+  """
+  return {
     "python": platform.python_version(),
     "relvit_jax": relvit_jax.__version__,
-    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    **{name: importlib.metadata.version(name) for name in (*_PACKAGES, *more)},
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
 

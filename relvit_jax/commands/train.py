@@ -156,8 +156,11 @@ def _check_processes(arguments: argparse.Namespace) -> None:
     )
 
 
-def checked_config(spec: str, overrides: list[str]) -> Any:
+def checked_config(spec: str, overrides: list[str], here: bool = True) -> Any:
   """The config that was asked for.
+
+  Args:
+    here: as of `config_checks.check`.
 
   Raises:
     CommandError: it cannot be; every wrong key is named.
@@ -166,7 +169,7 @@ def checked_config(spec: str, overrides: list[str]) -> Any:
 
   try:
     result = config.load(spec, overrides)
-    config_checks.check(result)
+    config_checks.check(result, here)
   except ValueError as error:
     raise CommandError(str(error)) from error
   return result

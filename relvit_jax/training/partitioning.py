@@ -55,7 +55,10 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else list(devices)
   if fsdp < 1 or len(devices) % fsdp:
-    raise ValueError(f"mesh.fsdp={fsdp} must divide the {len(devices)} devices")
+    raise ValueError(
+      f"mesh.fsdp={fsdp} must divide the {len(devices)} devices, such as "
+      f"{_nearest(fsdp, len(devices))}"
+    )
   # Auto axes: with the default, explicit ones, cutting an image into patches
   # would ask for a sharding of its own.
   return jax.make_mesh(
@@ -64,6 +67,13 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     axis_types=(AxisType.Auto, AxisType.Auto),
     devices=devices,
   )
+
+
+def _nearest(wanted: int, *lengths: int) -> int:
+  """The number next to what was wanted that divides all of these."""
+  common = math.gcd(*lengths)
+  divisors = [n for n in range(1, common + 1) if common % n == 0]
+  return min(divisors, key=lambda n: abs(n - wanted))
 
 
 def mesh_for(*batch_sizes: int) -> Mesh:
@@ -146,7 +156,8 @@ def params_shardings(params: Any, mesh: Mesh) -> Any:
       if mesh_axis and leaf.shape[axis] % mesh.shape[mesh_axis]:
         raise ValueError(
           f"axis {axis} of {name}, shape {tuple(leaf.shape)}, is not a "
-          f"multiple of mesh.{mesh_axis}={mesh.shape[mesh_axis]}"
+          f"multiple of mesh.{mesh_axis}={mesh.shape[mesh_axis]}, as it is of "
+          f"{_nearest(mesh.shape[mesh_axis], leaf.shape[axis], mesh.size)}"
         )
     return NamedSharding(mesh, spec)
 

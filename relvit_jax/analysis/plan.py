@@ -1,0 +1,162 @@
+"""What training of a config asks of TPUs that are not there.
+
+The dispatch that training runs is compiled for them; what it moves and says is
+read from the program, what it multiplies follows from the model's formula. The
+least time for a step is the largest of three: for its products, for its traffic
+to main memory, for what the chips tell each other, each at the chip's published
+rate. A real step takes longer: how much is not predicted here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from relvit_jax.analysis import (
+  ahead,
+  chips,
+  hlo_collectives,
+  hlo_traffic,
+  machine,
+)
+from relvit_jax.analysis.needs import Needs
+from relvit_jax.data import feed as feeds
+from relvit_jax.training import datasets, partitioning
+from relvit_jax.training import stage as stages
+
+# Of a data set whose colours are measured in training: no size follows from it.
+_COLOURS = ((0.5,) * 3, (0.25,) * 3)
+
+
+class Planned:
+  """A config on a slice, ready to be compiled.
+
+  Attributes:
+    stage: as training would make it, on the chips.
+    feed: which feed was chosen and why, in a line.
+  """
+
+  def __init__(self, config: Any, where: chips.Slice, devices: Iterable[Any]):
+    """Of the chips that `ahead.devices` gives.
+
+    Raises:
+      ValueError: the chips cannot share the batches, or the mesh does not fit
+        them or the model; says what would do.
+    """
+    mesh = partitioning.make_mesh(config.mesh.fsdp, list(devices))
+    for key in ("batch_size", "eval_batch_size"):
+      partitioning.check_batch(key, config[key], mesh)
+    splits, self.feed = datasets.outline(config, where.chip.memory)
+    self._where = where
+    self.stage = stages.Stage(config, splits["train"], mesh, _COLOURS)
+    self._images = len(splits["train"])
+
+  def report(self) -> dict[str, Any]:
+    """Compiles, and says what a chip does; see the README for an example.
+
+    Returns:
+      What JSON can keep: bytes, operations and seconds, of one chip and one
+      step unless it says otherwise.
+
+    Raises:
+      ahead.TooLargeError: it needs more memory than a chip has.
+    """
+    began = time.perf_counter()
+    program = ahead.compile_dispatch(self.stage)
+    took = time.perf_counter() - began
+    stage, chip, size = self.stage, self._where.chip, self._where.size
+    text = program.as_text()
+    found = hlo_collectives.collectives(text)
+    flops = Needs(stage).flops("step") / size
+    moved = sum(hlo_traffic.main_memory_bytes(text).values())
+    seconds = {
+      "products": flops / chip.flops,
+      "memory": moved / chip.bandwidth,
+      "exchange": self._sent(found) / chip.links,
+    }
+    least = max(seconds.values())
+    return {
+      "topology": self._where.name,
+      "chips": size,
+      "hosts": self._where.hosts,
+      "chip": chip._asdict(),
+      "mesh": dict(stage.mesh.shape),
+      "batch_size": stage.config.batch_size,
+      "feed": self.feed,
+      "is_resident": isinstance(stage.feed, feeds.Resident),
+      "steps_per_dispatch": stage.feed.max_steps,
+      "memory": memory(stage, program.memory_analysis()),
+      "parameters": sum(
+        leaf.size for leaf in jax.tree.leaves(stage.state_shapes.params)
+      ),
+      "flops": flops,
+      "main_memory_bytes": moved,
+      "collectives": [one._asdict() for one in found],
+      "seconds": seconds | {"step": least},
+      "bound": max(seconds, key=lambda name: seconds[name]),
+      "compiler": _compiler(program.cost_analysis(), least),
+      "images": self._images,
+      "steps": {"epoch": self._epoch(), "run": stage.num_steps},
+      "compile_seconds": took,
+      "versions": machine.versions("libtpu"),
+    }
+
+  def _epoch(self) -> int:
+    return -(-self._images // self.stage.config.batch_size)
+
+  def _sent(self, found: Iterable[hlo_collectives.Collective]) -> float:
+    """Bytes that a chip sends for a step, with its share of the dispatch."""
+    shares = {True: 1.0, False: 1 / self.stage.feed.max_steps}
+    return sum(
+      one.times * one.sent(self._where.size) * shares[one.in_step]
+      for one in found
+    )
+
+
+def memory(stage: stages.Stage, analysis: Any) -> dict[str, int]:
+  """Bytes of a chip, by what they hold.
+
+  "activations" has all that a dispatch makes and throws away, gradients too;
+  "peak" all together.
+  """
+  state = stage.state_shapes
+  return {
+    "parameters": _bytes(state.params),
+    "optimizer": _bytes(state.opt_state),
+    "average": _bytes(state.average),
+    "fixed": _bytes(state.fixed),
+    "data": _bytes(stage.feed.outline()),
+    "activations": analysis.temp_size_in_bytes,
+    "code": analysis.generated_code_size_in_bytes,
+    "peak": analysis.argument_size_in_bytes
+    + analysis.output_size_in_bytes
+    - analysis.alias_size_in_bytes
+    + analysis.temp_size_in_bytes
+    + analysis.generated_code_size_in_bytes,
+  }
+
+
+def _bytes(tree: Any) -> int:
+  """Of the part of arrays that lies on one device."""
+  return sum(
+    leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _compiler(cost: Mapping[str, float], least: float) -> dict[str, float]:
+  """The compiler's own counts, of the dispatch with one turn of its loop.
+
+  Its estimate of the time is left out where it is none: negative, or below
+  what the published rates allow.
+  """
+  found = {
+    "flops": cost.get("flops", 0.0),
+    "bytes_accessed": cost.get("bytes accessed", 0.0),
+  }
+  seconds = cost.get("optimal_seconds", -1.0)
+  return found | ({"seconds": seconds} if seconds >= least else {})

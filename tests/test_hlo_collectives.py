@@ -1,0 +1,173 @@
+"""What devices tell each other: read from text, and no more than is due."""
+
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import relvit_jax.configs
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from relvit_jax import config, config_limits
+from relvit_jax.analysis import hlo_collectives
+from relvit_jax.data import outlines
+from relvit_jax.models import variants
+from relvit_jax.training import datasets, partitioning
+from relvit_jax.training.stage import Stage
+
+MESH = jax.make_mesh(
+  (4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto)
+)
+
+
+def found(function, given, made):
+  """The collectives of a function of x, a float32 [16, 6], laid out so."""
+  x = jax.ShapeDtypeStruct((16, 6), np.float32, sharding=placed(*given))
+  program = jax.jit(function, out_shardings=placed(*made)).lower(x).compile()
+  return hlo_collectives.collectives(program.as_text())
+
+
+def placed(*axes):
+  return NamedSharding(MESH, P(*axes))
+
+
+@pytest.mark.parametrize(
+  ("function", "given", "made", "kind", "elements", "devices", "sent"),
+  [
+    # Rows over all eight: each sends its sums of six columns up and down.
+    (lambda x: x.sum(0), (("data", "fsdp"),), (), "all-reduce", 6, 8, 42),
+    # Over pairs: half of the rows are with the other.
+    (lambda x: x + 1, ("fsdp",), (), "all-gather", 96, 2, 192),
+    (lambda x: x + 1, (("data", "fsdp"),), (), "all-gather", 96, 8, 336),
+  ],
+)
+def test_an_exchange_has_a_size_and_takers(
+  function, given, made, kind, elements, devices, sent
+):
+  [one] = found(function, given, made)
+  assert (one.kind, one.elements, one.devices) == (kind, elements, devices)
+  assert one.size == 4 * elements
+  assert (one.times, one.in_step) == (1, True)
+  assert one.sent(8) == sent
+
+
+def test_what_stays_at_its_place_is_no_exchange():
+  assert found(lambda x: x + 1, ("data",), ("data",)) == []
+
+
+TEXT = """\
+HloModule example
+
+%scatter (a: bf16[256,8]) -> bf16[16,8] {
+  %a = bf16[256,8]{1,0} parameter(0)
+  ROOT %r = bf16[16,8]{1,0} reduce-scatter(%a), replica_groups=[16,16]<=[256], dimensions={0}, to_apply=%add
+}
+
+ENTRY %main (x: bf16[256,8]) -> (bf16[16,8], bf16[32,8]) {
+  %x = bf16[256,8]{1,0} parameter(0), metadata={op_name="gradient"}
+  %part = bf16[16,8]{1,0} fusion(%x), kind=kCustom, calls=%scatter
+  %begun = (bf16[16,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%part), replica_groups=mesh['a'=128,'b'=2] {'b'}, dimensions={0}
+  %pair = bf16[32,8]{1,0} all-gather-done(%begun)
+  ROOT %all = (bf16[16,8]{1,0}, bf16[32,8]{1,0}) tuple(%part, %pair)
+}
+"""  # noqa: E501
+
+
+def test_in_a_fusion_and_begun_early_they_count_as_well():
+  scatter, gather = hlo_collectives.collectives(TEXT)
+  assert scatter[:4] == ("reduce-scatter", 2048, 4096, 16)
+  assert scatter.sent(256) == 4096 * 15 / 16
+  assert gather[:4] == ("all-gather", 256, 512, 2)
+
+
+# Small, as what is exchanged does not follow from sizes.
+SMALL = {
+  "vit": {"embed_dim": 16, "depth": 1, "num_heads": 2},
+  "swin": {"embed_dim": 8, "depth": (1,) * 4, "num_heads": (1,) * 4},
+  "t2t_vit": {"token_dim": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
+}
+# Numbers a step that are counted and shown, at most.
+METRICS = 40
+
+
+def small(spec, fsdp=1):
+  """The stage of a config on eight devices, of a small model."""
+  settings = config.load(spec)
+  family = variants.family_of(settings.model.backbone)
+  settings.model.update(SMALL[family])
+  if settings.data.name == "folder":
+    classes = tuple(map(str, range(10)))
+    train = outlines.Outline("mine", 999, classes, 80, True).split()
+  else:
+    train = datasets.outline(settings, 2**32).splits["train"]
+  return Stage(
+    settings,
+    train,
+    partitioning.make_mesh(fsdp),
+    ((0.5,) * 3, (0.25,) * 3),
+  )
+
+
+def exchanged(stage):
+  """The collectives of what training dispatches."""
+  program = stage.train_steps.lower(
+    stage.state_shapes,
+    stage.feed.outline(),
+    jax.ShapeDtypeStruct((), np.int32),
+  ).compile()
+  return hlo_collectives.collectives(program.as_text())
+
+
+# What differs in how batches are drawn, shown and learnt; that of all configs
+# is slow.
+SOME = (
+  "digits:pretrain",
+  "digits:joint,strong",
+  "flowers102:supervised,swin_tiny,drloc",
+)
+CONFIGS = sorted(
+  path.stem
+  for path in pathlib.Path(relvit_jax.configs.__path__[0]).glob("*.py")
+  if "def get_config(argument" in path.read_text(encoding="utf-8")
+)
+BACKBONES = ("", ",swin_tiny", ",swin_tiny,drloc", ",t2t_vit_14", ",strong")
+ALL = [
+  f"{data}:{stage}{backbone}"
+  for data in CONFIGS
+  for stage in config_limits.STAGES
+  for backbone in BACKBONES
+]
+
+
+def reduced_of(path, leaf):
+  """How many numbers of its gradient the devices add up."""
+  if "relative_position_bias_table" not in partitioning.path_name(path):
+    return leaf.size
+  # Swin's biases, for every pair of a window: before they become those of the
+  # table, of (2 w - 1)² rows.
+  rows, num_heads = leaf.shape
+  return ((math.isqrt(rows) + 1) // 2) ** 4 * num_heads
+
+
+@pytest.mark.parametrize(
+  "spec",
+  [
+    *SOME,
+    *(pytest.param(spec, marks=pytest.mark.slow) for spec in ALL),
+  ],
+)
+def test_a_data_parallel_step_reduces_gradients_and_metrics_alone(spec):
+  stage = small(spec)
+  gradients = sum(
+    jax.tree.leaves(
+      jax.tree_util.tree_map_with_path(reduced_of, stage.state_shapes.params)
+    )
+  )
+  every = exchanged(stage)
+  assert {(one.kind, one.devices, one.in_step) for one in every} == {
+    ("all-reduce", 8, True)
+  }
+  reduced = sum(one.times * one.elements for one in every)
+  assert gradients < reduced <= gradients + METRICS
