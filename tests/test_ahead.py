@@ -1,57 +1,58 @@
-"""Training steps compiled for TPUs; the compiler is an extra."""
+"""Training compiled for TPUs that are not there; the compiler is an extra."""
 
-import numpy as np
 import pytest
 
-from relvit_jax import config
-from relvit_jax.analysis import ahead, benchmark
-from relvit_jax.training import partitioning
-from relvit_jax.training.stage import Stage
+from relvit_jax.analysis import ahead, chips
 
-pytestmark = pytest.mark.skipif(
+needs_compiler = pytest.mark.skipif(
   ahead.missing(), reason="libtpu is not installed: pip install jax[tpu]"
 )
 
 
-def stage(devices, *overrides):
-  settings = config.load("cifar10:pretrain", overrides)
-  colours = ((0.5,) * 3, (0.25,) * 3)
-  mesh = partitioning.make_mesh(devices=devices)
-  return Stage(settings, benchmark.synthetic(settings), mesh, colours)
+@needs_compiler
+@pytest.mark.parametrize(
+  ("name", "count"),
+  [("v5e:2x2", 4), ("v5e:1x1", 1), ("v4:2x2x1", 4), ("v6e:4x4", 16)],
+)
+def test_a_slice_has_a_device_for_every_chip(name, count):
+  found = ahead.devices(chips.parse(name))
+  assert len(found) == count
+  assert {device.platform for device in found} == {"tpu"}
 
 
-SMALL = ("model.depth=1", "batch_size=64", "tasks=relation,position")
-
-
-def test_a_step_takes_the_kernel_and_exchanges_gradients_alone():
-  program = ahead.compile_step(stage(ahead.devices("v5e:2x2"), *SMALL))
-  text = program.as_text()
-  assert "tpu_custom_call" in text
-  for collective in ("all-gather(", "all-to-all(", "collective-permute("):
-    assert collective not in text
-  assert 1 <= text.count("all-reduce(") + text.count("all-reduce-start(") <= 3
+@needs_compiler
+def test_a_shape_that_hosts_do_not_fill_is_refused():
+  message = "topology='v5e:3x3' cannot be had: .*; a slice has hosts of 2×2"
+  with pytest.raises(ValueError, match=message):
+    ahead.devices(chips.parse("v5e:3x3"))
 
 
 @pytest.mark.parametrize(
-  ("topology", "count", "message"),
+  ("said", "needed", "available"),
   [
-    ("v99:2x2", None, "topology='v99:2x2' cannot be had"),
-    ("v5e:2x2", 5, "chips=5 must be from 1 to the 4 of v5e:2x2"),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+      "for HLO temporaries (65.54G) exceeds available HBM (15.75G).",
+      65.54,
+      15.75,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory "
+      "in memory space hbm. Used 512.00M of 0.25G hbm. Exceeded by 256.00M",
+      0.5,
+      0.25,
+    ),
   ],
 )
-def test_chips_that_are_not_there_are_refused(topology, count, message):
-  with pytest.raises(ValueError, match=message):
-    ahead.devices(topology, count)
-
-
-@pytest.mark.slow
-def test_an_image_of_vit_small_moves_little():
-  """The plain step of the same model: 54 MB in main memory, 231 in all."""
-  found = ahead.report(
-    stage(ahead.devices("v5e:2x2", 1), "tasks=relation,distance,angle,position")
+def test_what_the_compiler_says_of_memory_becomes_numbers(
+  said, needed, available
+):
+  found = ahead.TooLargeError.of_message(said)
+  assert (found.needed, found.available) == (needed * 2**30, available * 2**30)
+  assert str(found) == (
+    f"a chip would need {needed:.1f} GiB, and has {available:.2f}"
   )
-  assert found["images"] == 256
-  outside = sum(found["main_memory_bytes"].values()) / 256
-  assert 15e6 < outside < 30e6
-  assert found["accessed_bytes"] / 256 < 110e6
-  np.testing.assert_allclose(found["flops"] / 256, 8.9e9, rtol=0.05)
+
+
+def test_another_error_is_left_as_it_is():
+  assert ahead.TooLargeError.of_message("INTERNAL: 1.00G of 2.00G") is None

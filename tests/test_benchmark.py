@@ -205,12 +205,7 @@ def test_the_command(capsys, monkeypatch, tmp_path):
       "model.depth=(2, 2, 6, 2) has a number for each stage",
     ),
     ("--readme no.json", "--readme=no.json cannot be read"),
-    ("--pairs --topology v5e:2x2", "--pairs goes without --topology"),
-    (
-      "--config=digits:pretrain --topology v5e:2x2 --rivals",
-      "--topology goes without --rivals",
-    ),
-    ("--config=digits:pretrain --chips 2", "--chips=2 needs --topology"),
+    ("--pairs --rivals", "--pairs goes without --rivals"),
   ],
 )
 def test_what_cannot_be_is_refused_before_a_device_starts(

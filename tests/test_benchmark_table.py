@@ -166,24 +166,3 @@ at the measured rate:
 | all | 1500.00 | 100.0 % | 67 % | 33.3 % |
 """
   )
-
-
-def test_what_was_compiled_ahead_is_said_of_an_image():
-  found = {
-    "topology": "v5e:2x2",
-    "images": 256,
-    "flops": 256 * 8.9e9,
-    "accessed_bytes": 256 * 97.3e6,
-    "main_memory_bytes": {"fusion": 256 * 20e6, "copy-start": 256 * 2.5e6},
-    "argument_bytes": 270e6,
-    "temporary_bytes": 1749e6,
-    "compile_seconds": 81.2,
-  }
-  assert benchmark_table.ahead(found).splitlines() == [
-    "compiled for v5e:2x2 in 81 s; a chip has 256 images a step",
-    "8.90 GFLOPs an image, by XLA's count",
-    "22.5 MB an image to and from main memory",
-    "97.3 MB an image accessed, by XLA's count, which has the core's own "
-    "memory too",
-    "270 MB of arguments, 1,749 MB of temporaries",
-  ]

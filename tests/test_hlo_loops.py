@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from relvit_jax.analysis import hlo_loops, hlo_text
 
@@ -54,14 +53,13 @@ def test_what_stands_before_the_steps_runs_once_a_dispatch():
   assert times(steps, X, 3) == (0, 7)
 
 
-def test_two_loops_over_steps_are_refused():
+def test_of_several_loops_the_longest_is_that_over_steps():
   def steps(x, number):
-    for _ in range(2):
-      x = jax.lax.fori_loop(0, number, lambda i, c: c @ c, x)
-    return x
+    x = jax.lax.fori_loop(0, number, lambda i, c: c @ c, x)
+    return jax.lax.fori_loop(0, number, lambda i, c: inner(c + 1), x)
 
-  with pytest.raises(ValueError, match="two loops do not say how often"):
-    runs(steps, X, 3)
+  assert times(steps, X, 3) == (7, 0)
+  assert runs(steps, X, 3)[1].unknown == 1
 
 
 # A TPU's program says a limit in the condition alone.
@@ -89,3 +87,14 @@ ENTRY %main (state: (s32[], f32[8])) -> (s32[], f32[8]) {
 
 def test_the_limit_of_a_loop_is_read_from_its_condition():
   assert hlo_loops.Runs(hlo_text.parse(LOOP)).step == {"main": 1, "body": 96}
+
+
+def test_or_from_what_it_is_given():
+  given = LOOP.replace("constant(96)", "get-tuple-element(%state), index=0")
+  given = given.replace(
+    "ROOT %done = (s32[]{:T(128)}, f32[8]{0}) while(%state)",
+    "%limit = s32[]{:T(128)} constant(5)\n"
+    "  %start = (s32[]{:T(128)}, f32[8]{0}) tuple(%limit, %state)\n"
+    "  ROOT %done = (s32[]{:T(128)}, f32[8]{0}) while(%start)",
+  )
+  assert hlo_loops.Runs(hlo_text.parse(given)).step == {"main": 1, "body": 5}

@@ -44,6 +44,16 @@ class TooLargeError(ValueError):
     )
     self.needed, self.available = needed, available
 
+  @classmethod
+  def of_message(cls, message: str) -> TooLargeError | None:
+    """What the compiler says when memory is short; None: it says else."""
+    if "RESOURCE_EXHAUSTED" not in message:
+      return None
+    sizes = [
+      float(number) * _UNITS[unit] for number, unit in _SIZES.findall(message)
+    ]
+    return cls(*sizes[:2]) if len(sizes) > 1 else None
+
 
 def missing() -> bool:
   """Whether the compiler, libtpu, is not installed."""
@@ -89,16 +99,6 @@ def compile_dispatch(stage: stages.Stage) -> Any:
   try:
     return lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    if found := _too_large(str(error)):
+    if found := TooLargeError.of_message(str(error)):
       raise found from error
     raise
-
-
-def _too_large(message: str) -> TooLargeError | None:
-  """What the compiler says when memory is short, in numbers."""
-  if "RESOURCE_EXHAUSTED" not in message:
-    return None
-  sizes = [
-    float(number) * _UNITS[unit] for number, unit in _SIZES.findall(message)
-  ]
-  return TooLargeError(*sizes[:2]) if len(sizes) > 1 else None

@@ -124,28 +124,6 @@ def _profiled(report: Mapping[str, Any]) -> str:
   return f"\n{says}\n\n{table}"
 
 
-def ahead(found: Mapping[str, Any]) -> str:
-  """What a step compiled for chips that are not there does, in lines.
-
-  Args:
-    found: of `ahead.report`, with the "topology".
-  """
-  images = found["images"]
-  outside = sum(found["main_memory_bytes"].values())
-  return "\n".join(
-    [
-      f"compiled for {found['topology']} in {found['compile_seconds']:.0f} s; "
-      f"a chip has {images} images a step",
-      f"{found['flops'] / images / 1e9:.2f} GFLOPs an image, by XLA's count",
-      f"{outside / images / 1e6:.1f} MB an image to and from main memory",
-      f"{found['accessed_bytes'] / images / 1e6:.1f} MB an image accessed, by "
-      "XLA's count, which has the core's own memory too",
-      f"{found['argument_bytes'] / 1e6:,.0f} MB of arguments, "
-      f"{found['temporary_bytes'] / 1e6:,.0f} MB of temporaries",
-    ]
-  )
-
-
 def _machine(here: Mapping[str, Any]) -> list[str]:
   lines = [
     f"{_devices(here['devices'], here)}; Python {here['python']}, JAX "

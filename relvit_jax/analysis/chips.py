@@ -87,7 +87,7 @@ def parse(name: str) -> Slice:
       f"{known}:{'x'.join('4' * one.axes)}" for known, one in CHIPS.items()
     )
     raise ValueError(
-      f"topology={name!r} must be a kind of chip and the shape of a slice, such "
-      f"as {examples}"
+      f"topology={name!r} must be a kind of chip and the shape of a slice, "
+      f"such as {examples}"
     )
   return Slice(name, chip, shape)

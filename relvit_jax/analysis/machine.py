@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -49,12 +50,17 @@ def versions(*more: str) -> dict[str, str]:
   """Of Python and of the packages that a number depends on, and the date.
 
   Args:
-    more: packages besides.
+    more: packages besides, that are left out where they are not installed.
   """
   return {
     "python": platform.python_version(),
     "relvit_jax": relvit_jax.__version__,
-    **{name: importlib.metadata.version(name) for name in (*_PACKAGES, *more)},
+    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    **{
+      name: importlib.metadata.version(name)
+      for name in more
+      if importlib.util.find_spec(name)
+    },
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
 

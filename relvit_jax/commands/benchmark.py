@@ -31,9 +31,6 @@ def main(arguments: argparse.Namespace) -> None:
   if arguments.rivals:
     _check_rivals(config)
   _check_sweeps(arguments, config)
-  if arguments.topology:
-    _compile_ahead(arguments, config)
-    return
   # Devices are started only for what is right.
   from relvit_jax.training import partitioning
 
@@ -80,30 +77,6 @@ def _examples(
   if config.data.mean is not None:
     return benchmark.synthetic(config), (config.data.mean, config.data.std)
   return benchmark.synthetic(config), ((0.5,) * 3, (0.25,) * 3)
-
-
-def _compile_ahead(arguments: argparse.Namespace, config: Any) -> None:
-  """Compiles for chips that are not there, and prints what a step would do."""
-  import jax
-
-  # The compiler needs no device, and must not take one.
-  jax.config.update("jax_platforms", "cpu")
-  from relvit_jax.analysis import ahead, benchmark_table
-  from relvit_jax.training import partitioning, stage
-
-  if ahead.missing():
-    raise CommandError("--topology needs libtpu: pip install 'relvit_jax[tpu]'")
-  examples, colours = _examples(arguments, config)
-  try:
-    chips = ahead.devices(arguments.topology, arguments.chips)
-    mesh = partitioning.make_mesh(config.mesh.fsdp, chips)
-    made = stage.Stage(config, examples, mesh, colours)
-  except ValueError as error:
-    raise CommandError(str(error)) from error
-  found = ahead.report(made) | {"topology": arguments.topology}
-  print(benchmark_table.ahead(found))
-  if arguments.json:
-    _write(arguments.json, found)
 
 
 def _measure_pairs(arguments: argparse.Namespace) -> None:

@@ -75,19 +75,10 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     "and compiled; needs the extra `benchmark`",
   )
   parser.add_argument(
-    "--topology",
-    metavar="NAME:SHAPE",
-    help="compile the bare step for TPUs that are not there, such as v5e:2x2, "
-    "and say what it moves; nothing is measured; needs the extra `tpu`",
-  )
-  parser.add_argument(
     "--pairs",
     action="store_true",
     help="measure the pair losses alone, against the number of patches, dense "
     "and block by block",
-  )
-  parser.add_argument(
-    "--chips", type=int, metavar="NUMBER", help="of the topology (all)"
   )
   parser.add_argument(
     "--json", type=pathlib.Path, metavar="FILE", help="keep all numbers"
@@ -119,8 +110,6 @@ def check(arguments: argparse.Namespace) -> None:
           f"--{name} names {given!r}; there are {', '.join(known)}"
         )
   _check_alone(arguments)
-  if arguments.chips is not None and not arguments.topology:
-    raise CommandError(f"--chips={arguments.chips} needs --topology")
   if arguments.profile and "step" not in arguments.parts:
     raise CommandError("--profile is of the step, which --parts leaves out")
   if not arguments.seconds > 0:
@@ -137,11 +126,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_alone(arguments: argparse.Namespace) -> None:
-  """What is not measured beside these would be left out in silence."""
-  for alone, others in (
-    ("pairs", ("config", "topology", "sweep", "rivals", "prepared", "profile")),
-    ("topology", ("sweep", "rivals", "profile")),
-  ):
-    for other in others if getattr(arguments, alone) else ():
-      if getattr(arguments, other):
-        raise CommandError(f"--{alone} goes without --{other}")
+  """What is not measured beside the pairs would be left out in silence."""
+  others = ("config", "sweep", "rivals", "prepared", "profile")
+  for other in others if arguments.pairs else ():
+    if getattr(arguments, other):
+      raise CommandError(f"--pairs goes without --{other}")

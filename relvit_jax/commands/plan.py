@@ -1,4 +1,4 @@
-"""relvit plan: what training of a config asks of TPUs, before they are rented."""
+"""relvit plan: what training asks of TPUs, before they are rented."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def _plan(
       else f"no batch fits {where.name}: take a larger mesh.fsdp, or more chips"
     )
     raise CommandError(
-      f"batch_size={config.batch_size} does not fit {where.name}: {error}; {hint}"
+      f"batch_size={config.batch_size} does not fit {where.name}: {error}; "
+      f"{hint}"
     ) from error
   made["overrides"] = list(arguments.overrides)
   print("\n".join(plan_table.lines(made)))
