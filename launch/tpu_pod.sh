@@ -162,8 +162,10 @@ logs() {
   on_hosts 0 "sudo journalctl --unit=relvit --output=cat --lines=200 --follow"
 }
 
+# Where nothing was set up, nothing trains.
 hosts() {
-  on_hosts all "bash relvit_jax/$host status"
+  on_hosts all "if [ -d relvit_jax ]; then bash relvit_jax/$host status; \
+else echo relvit \$(hostname) absent; fi"
 }
 
 status() {

@@ -33,7 +33,10 @@ REQUESTS = (
   f"--format='value(name.basename(),state.state)' {WHERE}"
 )
 SSH = f"gcloud compute tpus tpu-vm ssh pod {WHERE} --worker=all --command="
-STATUS = f"{SSH}'bash relvit_jax/launch/tpu_host.sh status'"
+STATUS = (
+  f"{SSH}'if [ -d relvit_jax ]; then bash relvit_jax/launch/tpu_host.sh "
+  "status; else echo relvit $(hostname) absent; fi'"
+)
 SETUP = [
   "mkdir -p build",
   "git archive --format=tar.gz --output=build/relvit_jax.tar.gz HEAD",

@@ -161,7 +161,7 @@ NO_ANSWER = [(255, "")]
       {
         "requests": [*ABSENT, *ACTIVE],
         "machines": READY,
-        "hosts": [*NO_ANSWER, *hosts(RUNNING, ENDED)],
+        "hosts": hosts("absent absent", RUNNING, ENDED),
       },
       0,
       "bucket requests create requests machines hosts copy setup train "
