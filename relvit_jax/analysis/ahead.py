@@ -37,7 +37,7 @@ class TooLargeError(ValueError):
     available: bytes.
   """
 
-  def __init__(self, needed: float, available: float):
+  def __init__(self, needed: float | int, available: float | int):
     super().__init__(
       f"a chip would need {needed / 2**30:.1f} GiB, and has "
       f"{available / 2**30:.2f}"
@@ -70,7 +70,7 @@ def devices(asked: chips.Slice) -> Sequence[Any]:
 
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
-  bounds = {"chips_per_host_bounds": asked.host}
+  bounds: dict[str, Any] = {"chips_per_host_bounds": asked.host}
   if asked.name.startswith("v4:"):
     # Both cores of a chip are one device, as they are in training.
     bounds["chip_config_name"] = "megacore"

@@ -83,7 +83,7 @@ class Planned:
       "topology": self._where.name,
       "chips": size,
       "hosts": self._where.hosts,
-      "chip": chip._asdict(),
+      "chip": chip._asdict() | {"host": list(chip.host)},
       "mesh": dict(stage.mesh.shape),
       "batch_size": stage.config.batch_size,
       "feed": self.feed,
@@ -95,10 +95,12 @@ class Planned:
       ),
       "flops": flops,
       "main_memory_bytes": moved,
-      "collectives": [one._asdict() for one in found],
+      "collectives": [
+        one._asdict() | {"names": list(one.names)} for one in found
+      ],
       "seconds": seconds | {"step": least},
       "bound": max(seconds, key=lambda name: seconds[name]),
-      "compiler": _compiler(program.cost_analysis(), least),
+      "compiler": compiler_says(program.cost_analysis(), least),
       "images": self._images,
       "steps": {"epoch": self._epoch(), "run": stage.num_steps},
       "compile_seconds": took,
@@ -148,7 +150,7 @@ def _bytes(tree: Any) -> int:
   )
 
 
-def _compiler(cost: Mapping[str, float], least: float) -> dict[str, float]:
+def compiler_says(cost: Mapping[str, float], least: float) -> dict[str, float]:
   """The compiler's own counts, of the dispatch with one turn of its loop.
 
   Its estimate of the time is left out where it is none: negative, or below

@@ -117,7 +117,7 @@ def _run(plan: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
   """A few digits of it."""
   for unit, size in (("h", 3600), ("min", 60)):
     if seconds >= 2 * size:
