@@ -6,17 +6,20 @@ numbers in their forms.
 
 import ast
 import base64
+import importlib.util
 import io
 import json
 import pathlib
 import re
 import sys
+import types
 import zipfile
 
 import nbclient
 import nbformat
 import PIL.Image
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
@@ -58,7 +61,7 @@ def fill_in(notebook, **values):
 
 
 def execute(notebook, folder):
-  """Runs all cells there, in a kernel that is this Python."""
+  """Runs all cells there, in a kernel of this Python; the cells by their id."""
   spec = folder / "kernels" / "tested"
   spec.mkdir(parents=True)
   argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -75,7 +78,13 @@ def execute(notebook, folder):
     timeout=240,
     resources={"metadata": {"path": str(folder)}},
   )
-  client.execute()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    # Nothing of the person who runs the tests is read or written.
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "TFDS_DATA_DIR"):
+      patch.setenv(name, str(folder / name.lower()))
+    client.execute()
+  return {cell.id: cell for cell in notebook.cells}
 
 
 def said(cell):
@@ -98,54 +107,33 @@ def is_drawn(image):
 
 
 @pytest.fixture(scope="module")
-def kernels():
-  """The environment of kernels: one device, and nothing of this person's."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    yield patch
-
-
-def run(name, kernels, folder, **values):
-  """The cells of an executed notebook by their id, and its folder."""
-  for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "TFDS_DATA_DIR"):
-    kernels.setenv(variable, str(folder / variable.lower()))
-  notebook = read(LAUNCH / name)
-  fill_in(notebook, **values)
-  execute(notebook, folder)
-  return {cell.id: cell for cell in notebook.cells}
-
-
-@pytest.fixture(scope="module")
-def quickstart(kernels, tmp_path_factory):
+def quickstart(tmp_path_factory):
   folder = tmp_path_factory.mktemp("quickstart")
-  values = {"seeds": 2, "pretrain_steps": 200, "labelled_steps": 100}
-  cells = run("colab_quickstart.ipynb", kernels, folder, **values)
-  return cells, folder
+  notebook = read(LAUNCH / "colab_quickstart.ipynb")
+  fill_in(notebook, seeds=2, pretrain_steps=200, labelled_steps=100)
+  return execute(notebook, folder), folder
 
 
 @pytest.fixture(scope="module")
-def finetune(kernels, tmp_path_factory):
+def finetune(tmp_path_factory):
   """With what Colab would have besides: a drive, and downloads."""
   folder = tmp_path_factory.mktemp("finetune")
   (folder / "google").mkdir()
   (folder / "google" / "colab.py").write_text(COLAB)
   notebook = read(LAUNCH / "colab_finetune.ipynb")
-  values = {
-    "use_drive": True,
-    "work_folder": "drive/my runs",
-    "depth": 1,
-    "pretrain_steps": 40,
-    "finetune_steps": 40,
-  }
-  for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "TFDS_DATA_DIR"):
-    kernels.setenv(variable, str(folder / variable.lower()))
-  fill_in(notebook, **values)
+  fill_in(
+    notebook,
+    use_drive=True,
+    work_folder="drive/my runs",
+    depth=1,
+    batch_size=32,
+    pretrain_steps=40,
+    finetune_steps=40,
+  )
   # After a disconnect the same cell is run again.
   (pretrain,) = (cell for cell in notebook.cells if cell.id == "pretrain")
-  again = nbformat.v4.new_code_cell(pretrain.source, id="again")
-  notebook.cells.append(again)
-  execute(notebook, folder)
-  return {cell.id: cell for cell in notebook.cells}, folder
+  notebook.cells.append(nbformat.v4.new_code_cell(pretrain.source, id="again"))
+  return execute(notebook, folder), folder
 
 
 def test_a_field_that_is_not_there_is_an_error():
@@ -163,6 +151,55 @@ def test_the_quickstart_installs_nothing_where_the_package_is(quickstart):
   cells, _ = quickstart
   assert not cells["install"].outputs
   assert not cells["restart"].outputs
+
+
+def installed(monkeypatch, source, *there):
+  """What the cell asks of pip where there are these modules."""
+  (cell,) = (cell for cell in read(NOTEBOOKS[0]).cells if cell.id == "install")
+  asked = []
+  names = {"source": source}
+
+  def magic(name, line):
+    asked.append(f"{name} {line.format_map(names)}")
+
+  names["get_ipython"] = lambda: types.SimpleNamespace(run_line_magic=magic)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in there)
+  exec(TransformerManager().transform_cell(cell.source), names)
+  return asked
+
+
+@pytest.mark.parametrize(
+  ("there", "extra"),
+  [
+    ((), ""),
+    (("jax_cuda12_plugin",), "cuda12"),
+    (("jax_cuda13_plugin",), "cuda13"),
+    (("libtpu",), "tpu"),
+  ],
+)
+def test_the_plugin_that_jax_came_with_is_kept_in_step(
+  monkeypatch, tmp_path, there, extra
+):
+  path = tmp_path / "clone.zip"
+  path.touch()
+  assert installed(monkeypatch, str(path), *there) == [
+    f'pip install --quiet "relvit_jax[{extra}] @ {path.as_uri()}"'
+  ]
+
+
+def test_an_address_is_one_of_git(monkeypatch):
+  assert installed(monkeypatch, "https://host.example/relvit_jax") == [
+    'pip install --quiet "relvit_jax[] @ git+https://host.example/relvit_jax"'
+  ]
+
+
+def test_without_a_source_it_says_what_to_do(monkeypatch):
+  with pytest.raises(SystemExit, match="fill in `source` above"):
+    installed(monkeypatch, "")
+
+
+def test_what_is_there_is_not_installed(monkeypatch):
+  assert installed(monkeypatch, "", "relvit_jax") == []
 
 
 def test_the_quickstart_trains_and_compares(quickstart):
@@ -193,7 +230,7 @@ def test_the_quickstart_shows_pictures(quickstart):
 
 def test_own_images_are_shown_trained_on_and_told(finetune):
   cells, folder = finetune
-  assert len(list((folder / "images/digits/train").rglob("*.png"))) == 1_097
+  assert len(list((folder / "unpacked/digits/train").rglob("*.png"))) == 1_097
   work = folder / "drive/my runs"
   for stage in ("pretrain", "finetune"):
     summary = json.loads((work / stage / "summary.json").read_text())

@@ -33,12 +33,13 @@ def predictions(
   rows, columns = math.ceil(len(images) / _COLUMNS), min(_COLUMNS, len(images))
   figure = Figure(figsize=(1.6 * columns, 2 * rows), layout="constrained")
   places = figure.subplots(rows, columns, squeeze=False)
-  for axes in places.flat:
-    axes.set_axis_off()
+  for axes in places.flat[len(images) :]:
+    axes.remove()
   for axes, image, name, share, true in zip(
     places.flat, images, said, shares, truth, strict=False
   ):
     axes.imshow(image, interpolation="nearest")
+    axes.set_axis_off()
     is_wrong = bool(true) and name != true
     answer = f"{_short(name)}, {100 * share:.0f} %"
     axes.set_title(
