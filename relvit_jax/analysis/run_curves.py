@@ -51,7 +51,7 @@ def _panel(
   }
   panel = {
     "title": f"{name} (dotted: chance)" if metric in chance else name,
-    "ylabel": unit.strip() or "sum over the tasks",
+    "ylabel": unit.strip(),
     "percent": factor == 100,
     "curves": {text: curve for text, curve in curves.items() if curve[0]},
   }
