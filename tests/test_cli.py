@@ -35,6 +35,7 @@ def test_an_unknown_command_is_refused_with_those_there_are(capsys):
     (["--seeds", "0"], "--seeds=0 must be at least 1"),
     (["--steps", "150"], "--steps=150 must be a multiple of 100"),
     (["--steps", "0"], "--steps=0 must be a multiple of 100"),
+    (["--pretrain_steps", "50"], "--pretrain_steps=50 must be a multiple"),
   ],
 )
 def test_wrong_numbers_are_refused(arguments, message, capsys):

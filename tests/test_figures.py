@@ -49,6 +49,12 @@ def test_arrows_point_to_where_the_patches_sit():
   assert colours[3] != colours[0]
 
 
+def test_the_busiest_patch_is_the_one_with_most_contrast():
+  image = np.zeros((1, 4, 4, 3), np.uint8)
+  image[0, 2, 1] = 255  # In the lower left patch of 2×2.
+  assert figures.busiest(image, (2, 2)).tolist() == [2]
+
+
 def test_similarity_maps_lie_where_their_place_is():
   similarity = np.linspace(-1, 1, 36).reshape(2, 3, 2, 3)
   figure = figures.position_similarities({"one": similarity, "two": similarity})

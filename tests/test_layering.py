@@ -23,7 +23,7 @@ ORDER = """
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
   data.builders.catalogue
-  data.sources data.outlines data.prepare
+  data.sources data.outlines data.export data.prepare
   data.augment data.colour data.patch_augment data.order
   data.loading data.read_ahead data.shares data.feed
   data.evaluation_feed
@@ -40,7 +40,9 @@ ORDER = """
   training.datasets training.workdir training.progress training.experiment
   training.trained
   interop.torch_official
-  analysis.similarity analysis.figures analysis.report analysis.comparison
+  analysis.similarity analysis.figures analysis.class_figures
+  analysis.gallery analysis.run_curves
+  analysis.report analysis.comparison
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo_text analysis.hlo analysis.residuals
   analysis.model_table
@@ -54,7 +56,7 @@ ORDER = """
   commands.train commands.evaluate commands.predict commands.data
   commands.models commands.benchmark_arguments commands.benchmark
   commands.plan commands.quickstart
-  cli
+  cli notebook
 """
 
 MODULES = ORDER.split()

@@ -46,6 +46,11 @@ def test_fine_tuning_and_supervised_training_are_compiled_as_one():
   assert relvit.labelled is supervised.labelled
 
 
+def test_the_steps_of_pretraining_can_be_chosen():
+  arms = quickstart.make_arms(sources.digits(), 100, pretrain_steps=200)
+  assert [arm.all_steps for arm in arms] == [100, 300, 300]
+
+
 def test_the_table_of_what_pretraining_learns():
   pretext = {
     name: {

@@ -16,6 +16,13 @@ def test_a_table_in_the_terminal_is_aligned():
   ]
 
 
+def test_a_table_in_a_notebook_is_escaped_and_aligned():
+  written = TABLE._repr_html_()
+  assert '<td style="text-align: left">a &lt; b</td>' in written
+  assert '<td style="text-align: right">1,000</td>' in written
+  assert written.count("<tr>") == 3
+
+
 def test_the_page_shows_what_it_was_given_and_escapes_it(tmp_path):
   path = tmp_path / "index.html"
   report.write_page(

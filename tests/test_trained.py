@@ -61,6 +61,13 @@ def test_without_labels_features_are_the_mean_of_the_patches(pretrain_run):
   )
 
 
+def test_which_class_is_taken_for_which():
+  counts = trained.confused(
+    np.array([0, 1, 1, 0]), np.array([0, 0, 1, -1]), num_classes=2
+  )
+  assert counts.tolist() == [[1, 1], [0, 1]]
+
+
 def test_per_class_accuracies():
   shares = trained.per_class(
     np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ("a", "b", "none")

@@ -21,7 +21,7 @@ ARROWS = "↖↑↗←•→↙↓↘"
 
 # Colours that people with any colour vision tell apart (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_WRONG = "#D55E00"
+WRONG = "#D55E00"
 _INK = "#1b1f24"
 
 # A curve: steps, and one row of values a seed.
@@ -39,6 +39,8 @@ def curves(panels: Sequence[Mapping[str, Any]]) -> Figure:
   rows, columns = math.ceil(len(panels) / 2), min(2, len(panels))
   figure = Figure(figsize=(5.4 * columns, 3.4 * rows), layout="constrained")
   places = figure.subplots(rows, columns, squeeze=False)
+  for axes in places.flat[len(panels) :]:
+    axes.remove()
   for axes, panel in zip(places.flat, panels, strict=False):
     scale = 100 if panel.get("percent") else 1
     for colour, (name, (steps, values)) in zip(
@@ -101,6 +103,14 @@ def relations(
   return figure
 
 
+def busiest(
+  images: UInt8[np.ndarray, "n H W 3"], grid_size: tuple[int, int]
+) -> Int[np.ndarray, " n"]:
+  """The patch of each image whose pixels differ most."""
+  patches = grid.patchify(images.astype(float), images.shape[1] // grid_size[0])
+  return patches.std(axis=-1).argmax(axis=-1)
+
+
 def position_similarities(
   similarities: Mapping[str, Float[np.ndarray, "H W H W"]],
 ) -> Figure:
@@ -154,7 +164,7 @@ def _image_with_patch(
       patch_width,
       patch_height,
       fill=False,
-      edgecolor=_WRONG,
+      edgecolor=WRONG,
       linewidth=2,
     )
   )
@@ -176,8 +186,8 @@ def _arrows(
       ARROWS[relation],
       ha="center",
       va="center",
-      fontsize=15,
-      color=_INK if relation == right else _WRONG,
+      fontsize=min(15, 90 / width),
+      color=_INK if relation == right else WRONG,
     )
   axes.set_xlim(-0.5, width - 0.5)
   axes.set_ylim(height - 0.5, -0.5)

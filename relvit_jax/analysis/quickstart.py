@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -31,18 +31,42 @@ _PRETEXT = {
 Runs = dict[str, list[comparison.Run]]  # By the name of the arm.
 
 
-def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
-  """Trains all arms, prints the tables and writes the page.
+class Outcome(NamedTuple):
+  """Both tables, what the first says in a sentence, and how it was made."""
+
+  arms: report.Table
+  pretext: report.Table
+  verdict: str
+  facts: dict[str, str]
+  folder: pathlib.Path
+
+  def __str__(self) -> str:
+    return (
+      f"{self.arms}\n\n{self.pretext}\n\n{self.verdict}\n\n"
+      f"Took {self.facts['time']}, at most {self.facts['memory']}.\n"
+      f"Open {self.folder / 'index.html'}; the numbers are in "
+      f"{self.folder / 'results.json'}."
+    )
+
+
+def run(
+  workdir: pathlib.Path,
+  num_seeds: int,
+  steps: int,
+  pretrain_steps: int | None = None,
+) -> Outcome:
+  """Trains all arms and writes the page.
 
   Args:
     workdir: made if need be; files of an earlier run are overwritten.
     num_seeds: runs of each arm.
-    steps: labelled steps; pre-training takes PRETRAIN_FACTOR times as many.
+    steps: labelled steps.
+    pretrain_steps: without labels; None for PRETRAIN_FACTOR times as many.
   """
   began = time.perf_counter()
   workdir.mkdir(parents=True, exist_ok=True)
   splits = sources.digits()
-  arms = make_arms(splits, steps)
+  arms = make_arms(splits, steps, pretrain_steps)
   supervised, relvit, longer = arms
   print(_headline(splits, relvit))
 
@@ -58,24 +82,21 @@ def run(workdir: pathlib.Path, num_seeds: int, steps: int) -> None:
     arms_table(arms, runs, relvit),
     pretext_table(pretext, relvit.pretrain.grid_size),
   )
-  print(f"\n{tables[0]}\n\n{tables[1]}\n\n{verdict}\n")
-
   facts = _facts(splits, relvit, num_seeds, time.perf_counter() - began)
   _write_json(workdir / "results.json", arms, runs, pretext, verdict, facts)
   quickstart_page.write(
     workdir, arms, runs, splits["test"], tables, verdict, facts
   )
-  print(
-    f"Took {facts['time']}, at most {facts['memory']}.\n"
-    f"Open {workdir / 'index.html'}; the numbers are in "
-    f"{workdir / 'results.json'}."
-  )
+  return Outcome(*tables, verdict, facts, workdir)
 
 
 def make_arms(
-  splits: dict[str, sources.Split], steps: int
+  splits: dict[str, sources.Split],
+  steps: int,
+  pretrain_steps: int | None = None,
 ) -> tuple[comparison.Arm, comparison.Arm, comparison.Arm]:
   """(supervised, RelViT, supervised for as long as RelViT)."""
+  before = pretrain_steps or PRETRAIN_FACTOR * steps
   stages: dict[str, Stage] = {}
 
   def stage(name: str, num_steps: int) -> Stage:
@@ -100,13 +121,13 @@ def make_arms(
     comparison.Arm("supervised", None, stage("supervised", steps)),
     comparison.Arm(
       "RelViT pre-training → fine-tuning",
-      stage("pretrain", PRETRAIN_FACTOR * steps),
+      stage("pretrain", before),
       stage("finetune", steps),
     ),
     comparison.Arm(
       "supervised, as long as both",
       None,
-      stage("supervised", (PRETRAIN_FACTOR + 1) * steps),
+      stage("supervised", before + steps),
     ),
   )
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from relvit_jax import grid
 from relvit_jax.analysis import comparison, figures, report, similarity
 from relvit_jax.data import sources
 from relvit_jax.training import metrics
@@ -172,12 +171,11 @@ def _relations(
   scores = stage.model(run.pretrained)(
     stage.views.normalise(jnp.asarray(images))
   )
-  patches = grid.patchify(images.astype(float), stage.config.model.patch_size)
   return figures.relations(
     images,
     np.asarray(scores["relation"]),
     stage.grid_size,
-    patches.std(axis=-1).argmax(axis=-1),
+    figures.busiest(images, stage.grid_size),
   )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -27,6 +28,23 @@ class Table:
 
     tx = "─" * len(line(self.head))
     return "\n".join([line(self.head), tx, *map(line, self.rows)])
+
+  def _repr_html_(self) -> str:
+    """For notebooks."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+      sides = ["left", *["right"] * (len(cells) - 1)]
+      inside = "".join(
+        f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+        for side, cell in zip(sides, cells, strict=True)
+      )
+      return f"<tr>{inside}</tr>"
+
+    body = "".join(row("td", cells) for cells in self.rows)
+    return (
+      f"<table><thead>{row('th', self.head)}</thead>"
+      f"<tbody>{body}</tbody></table>"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--steps",
     type=int,
     default=1_000,
-    help="labelled training steps, a multiple of 100; pre-training takes four "
-    "times as many (%(default)s)",
+    help="labelled training steps, a multiple of 100 (%(default)s)",
+  )
+  parser.add_argument(
+    "--pretrain_steps",
+    type=int,
+    help="training steps without labels, a multiple of 100 (4 × --steps)",
   )
 
 
@@ -43,14 +47,22 @@ def main(arguments: argparse.Namespace) -> None:
   """
   if arguments.seeds < 1:
     raise CommandError(f"--seeds={arguments.seeds} must be at least 1")
-  if arguments.steps < 100 or arguments.steps % 100:
-    raise CommandError(
-      f"--steps={arguments.steps} must be a multiple of 100, at least 100"
-    )
+  for name in ("steps", "pretrain_steps"):
+    steps = getattr(arguments, name)
+    if steps is not None and (steps < 100 or steps % 100):
+      raise CommandError(
+        f"--{name}={steps} must be a multiple of 100, at least 100"
+      )
   if arguments.workdir.exists() and not arguments.workdir.is_dir():
     raise CommandError(f"--workdir={arguments.workdir} is a file, not a folder")
   keep_compiled()
   # JAX, scikit-learn and matplotlib are not needed for a refusal or a --help.
   from relvit_jax.analysis import quickstart
 
-  quickstart.run(arguments.workdir, arguments.seeds, arguments.steps)
+  outcome = quickstart.run(
+    arguments.workdir,
+    arguments.seeds,
+    arguments.steps,
+    arguments.pretrain_steps,
+  )
+  print(f"\n{outcome}")

@@ -17,7 +17,7 @@ _LINE_EVERY = 30.0
 _BLAME_AFTER = 20.0
 
 # Metric → (its name to a person, its unit, what to multiply it with).
-_WORDS = {
+WORDS = {
   "loss_total": ("loss", "", 1),
   "label_top1": ("label", " %", 100),
   "label_top5": ("top 5", " %", 100),
@@ -37,7 +37,7 @@ def in_words(means: Mapping[str, float], brief: bool = False) -> str:
     brief: for a bar, which has less room.
   """
   parts = []
-  for metric, (name, unit, factor) in _WORDS.items():
+  for metric, (name, unit, factor) in WORDS.items():
     if metric in means and not (brief and metric == "label_top5"):
       digits = 1 if factor == 100 else 3
       parts.append(f"{name} {factor * means[metric]:.{digits}f}{unit}")

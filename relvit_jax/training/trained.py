@@ -149,6 +149,18 @@ class Trained:
     return jax.jit(partitioning.on_mesh(ask, self._mesh))
 
 
+def confused(
+  found: Int[np.ndarray, " n"],
+  labels: Int[np.ndarray, " n"],
+  num_classes: int,
+) -> Int[np.ndarray, "classes classes"]:
+  """How many images of each class (rows) were taken for which (columns)."""
+  counts = np.zeros((num_classes, num_classes), np.int64)
+  known = labels >= 0
+  np.add.at(counts, (labels[known], found[known]), 1)
+  return counts
+
+
 def per_class(
   found: Int[np.ndarray, " n"],
   labels: Int[np.ndarray, " n"],

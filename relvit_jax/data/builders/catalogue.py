@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -170,6 +171,8 @@ def write(
 
   if is_prepared(made):
     return
+  if not sys.stderr.isatty():  # In a log file or a notebook bars are noise.
+    tfds.disable_progress_bar()
   config = tfds.download.DownloadConfig(
     manual_dir=manual_dir and os.fspath(manual_dir),
     extract_dir=extract_dir and os.fspath(extract_dir),
