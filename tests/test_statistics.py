@@ -1,5 +1,8 @@
 """Mean and standard deviation of colours, exact and remembered."""
 
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 
@@ -42,3 +45,20 @@ def test_another_split_is_measured_anew(tmp_path):
   for made in (split(), split(count=999), split(name="other")):
     statistics.remembered(made, tmp_path)
   assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_several_may_measure_at_once(tmp_path, monkeypatch):
+  all_have_begun = threading.Barrier(8, timeout=10)
+  measure = statistics.measure
+
+  def slowly(examples):
+    all_have_begun.wait()
+    return measure(examples)
+
+  monkeypatch.setattr(statistics, "measure", slowly)
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    found = list(
+      pool.map(lambda _: statistics.remembered(split(), tmp_path), range(8))
+    )
+  assert found == [measure(split())] * 8
+  assert len(list(tmp_path.iterdir())) == 1

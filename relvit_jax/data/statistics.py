@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import uuid
 
 import numpy as np
 
@@ -56,7 +57,8 @@ def remembered(
   folder.mkdir(parents=True, exist_ok=True)
   content = {"split": what, "mean": mean, "std": std}
   text = json.dumps(content, indent=2, ensure_ascii=False)
-  fresh = path.with_suffix(".new")
+  # Of a name of its own: the processes of a run do this at once.
+  fresh = folder / f"{name}-{uuid.uuid4().hex}.new"
   fresh.write_text(text + "\n", encoding="utf-8")
   fresh.replace(path)
   return mean, std
