@@ -30,6 +30,63 @@ def test_what_is_in_the_core_does_not_count():
   }
 
 
+PARTS = """\
+HloModule example
+
+%copied (a: u8[9000,64]) -> u8[9000,64] {
+  %a = u8[9000,64]{1,0} parameter(0)
+  ROOT %c = u8[9000,64]{1,0:T(8,128)} copy(%a)
+}
+
+%row (p: u8[9000,64], at: s32[]) -> f32[64] {
+  %p = u8[9000,64]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %q = u8[9000,64]{1,0:T(8,128)} fusion(%p), kind=kLoop, calls=%copied
+  %s = u8[1,64]{1,0} dynamic-slice(%q, %at, %at), dynamic_slice_sizes={1,64}
+  ROOT %f = f32[64]{0} convert(%s)
+}
+
+%whole (p: u8[9000,64]) -> f32[] {
+  %p = u8[9000,64]{1,0} parameter(0)
+  %g = u8[1,64]{1,0} slice(%p), slice={[0:1], [0:64]}
+  ROOT %m = f32[] reduce(%p, %g), to_apply=%max
+}
+
+%into (all: f32[100,64], one: f32[64], at: s32[]) -> f32[100,64] {
+  %all = f32[100,64]{1,0} parameter(0)
+  %one = f32[64]{0} parameter(1)
+  %at = s32[] parameter(2)
+  %b = f32[1,64]{1,0} bitcast(%one)
+  ROOT %d = f32[100,64]{1,0} dynamic-update-slice(%all, %b, %at, %at)
+}
+
+ENTRY %main (x: u8[9000,64], one: f32[64], all: f32[100,64], at: s32[]) -> T {
+  %x = u8[9000,64]{1,0} parameter(0)
+  %one = f32[64]{0} parameter(1)
+  %all = f32[100,64]{1,0} parameter(2)
+  %at = s32[]{:S(6)} parameter(3)
+"""
+
+
+@pytest.mark.parametrize(
+  ("root", "size"),
+  [
+    # A row of bytes, and the same in float32.
+    ("f32[64]{0} fusion(%x, %at), kind=kLoop, calls=%row", 64 + 256),
+    # A part is read, and then all of it.
+    ("f32[]{:S(6)} fusion(%x), kind=kLoop, calls=%whole", 9_000 * 64),
+    # A row, to its place; the others stay.
+    ("f32[100,64]{1,0} fusion(%all, %one, %at), calls=%into", 256 + 256),
+    # The same without a fusion.
+    ("f32[100,64]{1,0} add(%all, %all)", 3 * 100 * 256),
+    ("u8[2,64]{1,0} slice(%x), slice={[0:2], [0:64]}", 2 * 128),
+  ],
+)
+def test_of_what_is_cut_out_or_written_into_a_part_counts(root, size):
+  moved = hlo_traffic.main_memory_bytes(f"{PARTS}  ROOT %root = {root}\n}}\n")
+  assert sum(moved.values()) == size
+
+
 LOOP = """\
 HloModule example
 

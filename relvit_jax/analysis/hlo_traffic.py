@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterator
 
 from relvit_jax.analysis import hlo_loops, hlo_text
@@ -24,49 +25,128 @@ _NOTHING = (
   "call",
   "conditional",
 )
+# What reads a part of its first operand; what writes into it, at its place.
+_PARTS = ("dynamic-slice", "gather", "slice")
+_INTO = "dynamic-update-slice"
 _MOVES = ("copy-start", "slice-start", "async-start")
 
 
 def main_memory_bytes(text: str) -> dict[str, int]:
   """Bytes read from and written to main memory in a step, by operation.
 
-  Of each instruction all operands and results, each once; those that the
-  compiler keeps in a core's own memory, in its text the space S(1), do not
-  count. An operand counts whole, though a fusion may read a part of it. XLA's
-  own count, the "bytes accessed" of a cost analysis, has the core's memory
-  too, and a copy into it several times.
+  Of each instruction all operands and results, each once; of an operand that
+  is only sliced or gathered from, and of a result that is only written into,
+  that part. What the compiler keeps in a core's own memory, in its text the
+  space S(1), does not count. XLA's own count, the "bytes accessed" of a cost
+  analysis, has the core's memory too, and a copy into it several times.
 
   Args:
     text: an optimised HLO module for a TPU, `compiled.as_text()`.
 
   Raises:
-    ValueError: the text is no program, or has more than one loop whose turns
-      are not known.
+    ValueError: the text is no program.
   """
   program = hlo_text.parse(text)
   moved: collections.Counter[str] = collections.Counter()
   for name, times in hlo_loops.Runs(program).step.items():
-    for operation, size in _of_computation(program.computations[name]):
+    for operation, size in _of_computation(program, name):
       moved[operation] += times * size
   return dict(moved)
 
 
 def _of_computation(
-  inside: hlo_text.Computation,
+  program: hlo_text.Program, computation: str
 ) -> Iterator[tuple[str, int]]:
-  shapes = {name: hlo_text.arrays(line.shape) for name, line in inside.items()}
-  for name, line in inside.items():
+  inside = program.computations[computation]
+  for line in inside.values():
+    made = hlo_text.arrays(line.shape)
     if line.operation in _NOTHING or "ConcatBitcast" in line.rest:
       continue
     if line.operation in _MOVES:
-      yield line.operation, _moved(shapes[name])
+      yield line.operation, _moved(made)
       continue
-    touched = list(shapes[name])
-    for operand in line.operands:
-      touched += shapes.get(operand, [])
-    size = sum(array.size for array in touched if array.is_outside)
+    size = sum(
+      min(_written(program, line, array), array.size)
+      for array in made
+      if array.is_outside
+    )
+    for place, operand in enumerate(line.operands):
+      if operand in inside:
+        size += _read(program, line, place, _outside(inside[operand]))
     if size:
       yield line.operation, size
+
+
+def _outside(line: hlo_text.Line) -> int:
+  """Bytes of what an instruction makes that main memory holds."""
+  arrays = hlo_text.arrays(line.shape)
+  return sum(array.size for array in arrays if array.is_outside)
+
+
+def _read(
+  program: hlo_text.Program, line: hlo_text.Line, place: int, whole: int
+) -> int:
+  """Of an operand of so many bytes, how many an instruction reads."""
+  if not whole:
+    return 0
+  if line.operation in _PARTS and place == 0:
+    return min(whole, sum(one.size for one in hlo_text.arrays(line.shape)))
+  if line.operation != "fusion":
+    return whole
+  inside = program.computations.get(line.called[0], {})
+  for name, parameter in inside.items():
+    is_it = parameter.rest.startswith(f"{place})")
+    if parameter.operation == "parameter" and is_it:
+      return min(whole, _used(program, inside, name, whole))
+  return whole
+
+
+def _used(
+  program: hlo_text.Program,
+  inside: hlo_text.Computation,
+  name: str,
+  whole: int,
+) -> int:
+  """Bytes that a fusion reads of a value in it.
+
+  Nothing in a fusion is computed that nobody asks for: of what is changed
+  number by number only that is read of which the result is.
+  """
+  size, is_read = 0, False
+  for user, line in inside.items():
+    for place, operand in enumerate(line.operands):
+      if operand != name:
+        continue
+      is_read = True
+      if line.operation == _INTO and place == 0:
+        continue
+      if line.operation not in _PARTS and _count(line) == _count(inside[name]):
+        size += _used(program, inside, user, whole)
+      else:
+        size += _read(program, line, place, whole)
+  return size if is_read else whole
+
+
+def _count(line: hlo_text.Line) -> int:
+  """How many numbers an instruction makes."""
+  return sum(math.prod(one.lengths) for one in hlo_text.arrays(line.shape))
+
+
+def _written(
+  program: hlo_text.Program, line: hlo_text.Line, made: Array
+) -> int:
+  """Bytes of a result that an instruction writes."""
+  inside = {"": line}
+  if line.operation == "fusion":
+    inside = program.computations.get(line.called[0], {})
+  for one in inside.values():
+    if one.operation != _INTO or len(one.operands) < 2:
+      continue
+    [whole] = hlo_text.arrays(one.shape)
+    if whole[:2] == made[:2] and one.operands[1] in inside:
+      [part] = hlo_text.arrays(inside[one.operands[1]].shape)
+      return part.size
+  return made.size
 
 
 def _moved(arrays: list[Array]) -> int:
