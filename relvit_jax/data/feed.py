@@ -73,7 +73,21 @@ class Resident:
       key: jax.make_array_from_callback(
         value.shape, everywhere, lambda index, value=value: value[index]
       )
-      for key, value in self._split.take(range(len(self._split))).items()
+      for key, value in self._rows(np.arange(len(self._split))).items()
+    }
+
+  def _rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """The examples, an image in a row.
+
+    Three channels in an axis of their own, or the 32 pixels of a small image's,
+    a TPU spreads over room for 128: four times the memory for CIFAR's images,
+    and a copy of all of them in every dispatch.
+    """
+    taken = self._split.take(indices)
+    return taken | {
+      "image": taken["image"].reshape(
+        len(indices), math.prod(taken["image"].shape[1:])
+      )
     }
 
   def block(self, words: np.ndarray, step: int, count: int) -> Batch:
@@ -88,7 +102,7 @@ class Resident:
       key: jax.ShapeDtypeStruct(
         (len(self._split), *value.shape[1:]), value.dtype, sharding=everywhere
       )
-      for key, value in self._split.take(np.arange(0)).items()
+      for key, value in self._rows(np.arange(0)).items()
     }
 
   def close(self) -> None:
@@ -106,7 +120,13 @@ class Resident:
       len(data["image"]),
       self._repeats,
     )
-    return lambda i: jax.tree.map(lambda array: array[chosen[i]], data)
+
+    def batch(i: Array) -> Batch:
+      rows = {key: array[chosen[i]] for key, array in data.items()}
+      shape = self.batch_size, *self._split.image_shape
+      return rows | {"image": rows["image"].reshape(shape)}
+
+    return batch
 
 
 class Streaming:
