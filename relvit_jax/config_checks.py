@@ -30,7 +30,7 @@ def check(config: Any, here: bool = True) -> None:
   if not problems:
     problems = list(_values(config))
   if not problems:
-    for rule in RULES + RULES_HERE * here:
+    for rule in (*RULES, *RULES_HERE) if here else RULES:
       problems += rule(config)
   if problems:
     raise ConfigError("\n".join(problems))

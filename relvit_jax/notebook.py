@@ -50,7 +50,8 @@ def relvit(*words: Path) -> None:
   except SystemExit as left:  # Of argparse, which has said why.
     status = left.code
   if status:
-    raise NotebookError(f"relvit {words[0]} stopped: see above")
+    typed = " ".join(["relvit", *map(str, words[:1])])
+    raise NotebookError(f"{typed} stopped: see above")
 
 
 def show(picture: Figure | Path, width: int = 800) -> None:
@@ -130,7 +131,11 @@ def _made(folder: pathlib.Path, make: Any) -> pathlib.Path:
 
 def _top(folder: pathlib.Path) -> pathlib.Path:
   """Without the folders that hold nothing but one other."""
-  inside = [entry for entry in folder.iterdir() if entry.name != _NOT_IMAGES]
+  inside = [
+    entry
+    for entry in folder.iterdir()
+    if entry.name != _NOT_IMAGES and not entry.name.startswith(".")
+  ]
   only = inside[0] if len(inside) == 1 else None
   if only is None or not only.is_dir() or only.name == "train":
     return folder

@@ -12,7 +12,13 @@ needs_compiler = pytest.mark.skipif(
 @needs_compiler
 @pytest.mark.parametrize(
   ("name", "count"),
-  [("v5e:2x2", 4), ("v5e:1x1", 1), ("v4:2x2x1", 4), ("v6e:4x4", 16)],
+  [
+    ("v5e:2x2", 4),
+    ("v5e:2x4", 8),
+    ("v5e:1x1", 1),
+    ("v4:2x2x1", 4),
+    ("v5p:2x2x1", 4),
+  ],
 )
 def test_a_slice_has_a_device_for_every_chip(name, count):
   found = ahead.devices(chips.parse(name))
@@ -22,7 +28,7 @@ def test_a_slice_has_a_device_for_every_chip(name, count):
 
 @needs_compiler
 def test_a_shape_that_hosts_do_not_fill_is_refused():
-  message = "topology='v5e:3x3' cannot be had: .*; a slice has hosts of 2×2"
+  message = "topology='v5e:3x3' cannot be had: .*; it is made of hosts of 2×2"
   with pytest.raises(ValueError, match=message):
     ahead.devices(chips.parse("v5e:3x3"))
 
@@ -55,4 +61,9 @@ def test_what_the_compiler_says_of_memory_becomes_numbers(
 
 
 def test_another_error_is_left_as_it_is():
-  assert ahead.TooLargeError.of_message("INTERNAL: 1.00G of 2.00G") is None
+  for said in (
+    "INTERNAL: 1.00G of 2.00G hbm",
+    # Of a core, whose memory does not grow with the batch.
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem: 17.5M, 16M",
+  ):
+    assert ahead.TooLargeError.of_message(said) is None

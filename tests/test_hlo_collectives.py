@@ -60,26 +60,45 @@ def test_what_stays_at_its_place_is_no_exchange():
 TEXT = """\
 HloModule example
 
-%scatter (a: bf16[256,8]) -> bf16[16,8] {
-  %a = bf16[256,8]{1,0} parameter(0)
-  ROOT %r = bf16[16,8]{1,0} reduce-scatter(%a), replica_groups=[16,16]<=[256], dimensions={0}, to_apply=%add
+%all-reduce-scatter.2 (a: bf16[256,8]) -> bf16[16,8] {
+  %a = bf16[256,8]{1,0} parameter(0), metadata={op_name="gradient"}
+  %r = bf16[256,8]{1,0} all-reduce(%a), channel_id=3, replica_groups=[16,16]<=[256], to_apply=%add
+  ROOT %s = bf16[16,8]{1,0} dynamic-slice(%r), dynamic_slice_sizes={16,8}
+}
+
+%begun (p: bf16[16,8]) -> bf16[32,8] {
+  %p = bf16[16,8]{1,0} parameter(0)
+  ROOT %g = bf16[32,8]{1,0} all-gather(%p), channel_id=7, replica_groups=mesh['a'=128,'b'=2] {'b'}, dimensions={0}
 }
 
 ENTRY %main (x: bf16[256,8]) -> (bf16[16,8], bf16[32,8]) {
   %x = bf16[256,8]{1,0} parameter(0), metadata={op_name="gradient"}
-  %part = bf16[16,8]{1,0} fusion(%x), kind=kCustom, calls=%scatter
-  %begun = (bf16[16,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%part), replica_groups=mesh['a'=128,'b'=2] {'b'}, dimensions={0}
-  %pair = bf16[32,8]{1,0} all-gather-done(%begun)
+  %part = bf16[16,8]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.2
+  %first = bf16[32,8]{1,0} fusion(%part), kind=kCustom, calls=%begun
+  %second = bf16[32,8]{1,0} fusion(%part), kind=kCustom, calls=%begun
+  %third = (bf16[16,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%part), channel_id=8, replica_groups={{0,1},{2,3}}, dimensions={0}
+  %pair = bf16[32,8]{1,0} all-gather-done(%third)
+  %wrapped = ((bf16[16,8]{1,0}), bf16[16,8]{1,0}) async-start(%part), calls=%permuted
   ROOT %all = (bf16[16,8]{1,0}, bf16[32,8]{1,0}) tuple(%part, %pair)
+}
+
+%permuted (p: bf16[16,8]) -> bf16[16,8] {
+  %p = bf16[16,8]{1,0} parameter(0)
+  ROOT %q = bf16[16,8]{1,0} collective-permute(%p), channel_id=9, source_target_pairs={{0,1},{1,0}}
 }
 """  # noqa: E501
 
 
-def test_in_a_fusion_and_begun_early_they_count_as_well():
-  scatter, gather = hlo_collectives.collectives(TEXT)
-  assert scatter[:4] == ("reduce-scatter", 2048, 4096, 16)
-  assert scatter.sent(256) == 4096 * 15 / 16
-  assert gather[:4] == ("all-gather", 256, 512, 2)
+def test_in_a_fusion_and_begun_early_each_counts_once():
+  found = hlo_collectives.collectives(TEXT)
+  assert [one[:4] for one in found] == [
+    ("reduce-scatter", 2048, 4096, 16),
+    # Spread over two fusions.
+    ("all-gather", 256, 512, 2),
+    ("all-gather", 256, 512, 2),
+    ("collective-permute", 128, 256, 0),
+  ]
+  assert [one.sent(256) for one in found] == [4096 * 15 / 16, 256, 256, 256]
 
 
 # Small, as what is exchanged does not follow from sizes.
@@ -120,19 +139,24 @@ def exchanged(stage):
   return hlo_collectives.collectives(program.as_text())
 
 
-# What differs in how batches are drawn, shown and learnt; that of all configs
-# is slow.
+# Of every data set one, and all that differs in how batches are drawn, shown
+# and learnt; what else there is, is slow.
 SOME = (
+  "cifar10:joint,strong",
+  "cifar100:finetune",
   "digits:pretrain",
-  "digits:joint,strong",
   "flowers102:supervised,swin_tiny,drloc",
+  "folder:linear",
+  "imagenet100:joint,t2t_vit_14",
+  "svhn:supervised",
+  "tiny_imagenet:joint,drloc",
 )
+BACKBONES = ("", ",swin_tiny", ",swin_tiny,drloc", ",t2t_vit_14", ",strong")
 CONFIGS = sorted(
   path.stem
   for path in pathlib.Path(relvit_jax.configs.__path__[0]).glob("*.py")
-  if "def get_config(argument" in path.read_text(encoding="utf-8")
+  if path.stem not in ("__init__", *config.SHARED)
 )
-BACKBONES = ("", ",swin_tiny", ",swin_tiny,drloc", ",t2t_vit_14", ",strong")
 ALL = [
   f"{data}:{stage}{backbone}"
   for data in CONFIGS
@@ -149,6 +173,10 @@ def reduced_of(path, leaf):
   # table, of (2 w - 1)² rows.
   rows, num_heads = leaf.shape
   return ((math.isqrt(rows) + 1) // 2) ** 4 * num_heads
+
+
+def test_every_config_is_among_them():
+  assert [spec.split(":")[0] for spec in SOME] == CONFIGS
 
 
 @pytest.mark.parametrize(

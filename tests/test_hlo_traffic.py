@@ -87,6 +87,27 @@ def test_of_what_is_cut_out_or_written_into_a_part_counts(root, size):
   assert sum(moved.values()) == size
 
 
+def test_an_exchange_that_is_begun_and_ended_counts_once():
+  begun = (
+    "  %b = (f32[64]{0}, f32[256]{0}) all-gather-start(%one), dimensions={0}\n"
+    "  ROOT %e = f32[256]{0} all-gather-done(%b)\n}\n"
+  )
+  assert hlo_traffic.main_memory_bytes(PARTS + begun) == {
+    "all-gather-start": 256 + 1024
+  }
+
+
+def test_what_is_changed_again_and_again_is_looked_at_once():
+  """A chain of products of a value with itself: 2⁶⁰ ways through it."""
+  chain = "".join(
+    f"  %v{i + 1} = f32[64]{{0}} multiply(%v{i}, %v{i})\n" for i in range(60)
+  )
+  fused = "%f (v: f32[64]) -> f32[64] {\n  %v0 = f32[64]{0} parameter(0)\n"
+  text = PARTS.replace("ENTRY", f"{fused}{chain}}}\n\nENTRY")
+  root = "  ROOT %r = f32[64]{0} fusion(%one), kind=kLoop, calls=%f\n}\n"
+  assert hlo_traffic.main_memory_bytes(text + root) == {"fusion": 512}
+
+
 LOOP = """\
 HloModule example
 
@@ -110,6 +131,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 def test_of_a_loop_over_steps_one_turn_counts():
   assert hlo_traffic.main_memory_bytes(LOOP) == {"fusion": 64}
+  assert hlo_traffic.main_memory_bytes(LOOP, "dispatch") == {"fusion": 64}
 
 
 def test_of_another_loop_every_turn_counts():

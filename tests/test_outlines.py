@@ -46,7 +46,7 @@ def test_a_part_has_as_many_images_as_tfds_would_read(name, expression, count):
 @pytest.mark.parametrize(
   ("name", "expression", "message"),
   [
-    ("folder", "train", "data.name='folder' is not prepared here"),
+    ("folder", "train", "data.name='folder' is not prepared here, and only"),
     ("cifar10", "extra", "data.splits.train='extra' is no split: there are "),
     (
       "cifar10",

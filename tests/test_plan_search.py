@@ -12,9 +12,9 @@ AVAILABLE = 15.75 * 2**30
 
 
 class Linear:
-  """100 MiB, and of each image of a chip so many bytes more."""
+  """So many bytes, and of each image of a chip so many more."""
 
-  each = 2**20
+  fixed, each = 100 * 2**20, 2**20
   tried: ClassVar[list] = []
 
   def __init__(self, settings, where, devices):
@@ -24,7 +24,7 @@ class Linear:
 
   def report(self):
     Linear.tried.append((self.batch, self.fsdp))
-    needed = 100 * 2**20 + self.each * self.batch / 4
+    needed = self.fixed + self.each * self.batch / 4
     if needed > AVAILABLE:
       raise ahead.TooLargeError(needed, AVAILABLE)
     # The larger the batch, the less of a step is overhead.
@@ -65,9 +65,27 @@ def test_a_guess_that_does_not_fit_is_made_smaller():
   assert 1 < len(Linear.tried) <= 4
 
 
+def test_what_does_not_grow_with_the_batch_is_reckoned_with(monkeypatch):
+  """12 GiB, and 3.75 GiB for images of 3.2 MiB: 4,800 of four chips."""
+  monkeypatch.setattr(Linear, "fixed", 12 * 2**30)
+  monkeypatch.setattr(Linear, "each", 3.2 * 2**20)
+  found = largest(100_000, 12 * 2**30 + 25_000 * 3.2 * 2**20)
+  assert 0.85 * 4_800 < found <= 4_800
+
+
 def test_where_one_image_is_too_much_none_fits(monkeypatch):
   monkeypatch.setattr(Linear, "each", 16 * 2**30)
   assert largest(8, 32 * 2**30) is None
+  # The least that there is was tried.
+  assert Linear.tried[-1] == (4, 1)
+
+
+def test_a_batch_that_is_mixed_in_pairs_stays_even():
+  mixing = config.load("cifar10:joint,strong", ["batch_size=200000"])
+  where = chips.parse("v5e:1x1")
+  refused = ahead.TooLargeError(2.1 * AVAILABLE, AVAILABLE)
+  found = plan_search.largest_batch(mixing, where, [], refused)
+  assert found % 2 == 0
 
 
 def test_a_sweep_has_every_batch_and_mesh():
@@ -101,3 +119,11 @@ def test_a_config_is_not_changed_by_looking_elsewhere():
   before = settings()
   list(plan_search.sweep(before, WHERE, [], [512], [2]))
   assert (before.batch_size, before.mesh.fsdp) == (256, 1)
+
+
+def test_a_data_set_that_cannot_be_planned_with_ends_a_sweep_at_once():
+  made = settings()
+  made.data.splits.train = "nope"
+  with pytest.raises(ValueError, match=r"splits.train='nope' is no split"):
+    list(plan_search.sweep(made, WHERE, [], [256], [1]))
+  assert Linear.tried == []

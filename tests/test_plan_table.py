@@ -21,6 +21,7 @@ PLAN = {
     "average": 0,
     "fixed": 0,
     "data": 184.5e6,
+    "padding": 0,
     "activations": 3_000e6,
     "code": 20e6,
     "peak": 3_400e6,
@@ -28,6 +29,9 @@ PLAN = {
   "parameters": 21_628_480,
   "flops": 2_214e9,
   "main_memory_bytes": 6_552e6,
+  "sent_bytes": 200e6,
+  "links": 200e9,
+  "unknown_loops": 0,
   "collectives": [
     {"kind": "all-reduce", "elements": 20, "size": 40, "devices": 16,
      "times": 2, "in_step": True},
@@ -53,7 +57,7 @@ def test_a_plan_is_read_on_a_terminal():
   assert (
     "\n".join(plan_table.lines(PLAN))
     == """\
-cifar10:pretrain on v5e:4x4: 16 chips of 4 hosts, mesh 8 × 2 (data × fsdp); \
+cifar10:pretrain on v5e:4x4: 16 chips, 4 hosts, mesh 8 × 2 (data × fsdp); \
 4,096 images a step, 256 a chip
 resident: 176 MiB of pixels lie on the device; 50 steps a dispatch
 
@@ -63,21 +67,22 @@ memory of a chip            MB
   images                   184.5
   activations            3,000.0
   program                   20.0
-  all at the peak        3,400.0   19.8% of 16 GiB
+  all at the peak        3,400.0   20.1% of 15.75 GiB
 
 a step of a chip          amount    at the rate of    least ms
   products        2,214.00 GFLOP       197 TFLOP/s      11.240   ← the bound
   main memory         6,552.0 MB          819 GB/s       8.000
   exchange              200.0 MB          200 GB/s       1.000
-  a step: 3 × all-reduce of 16 chips, 45 numbers, 0.0 MB
-  a step: 3 × all-gather of 2 chips, 3,000,000 numbers, 12.0 MB
+  a step: 3 × all-reduce of 16 chips, 45 numbers, 0.0001 MB
+  a step: 3 × all-gather of 2 chips, 3,000,000 numbers, 12 MB
 
-at least 11.240 ms a step, 364,413 images/s: 0.124 s for an epoch of 11 steps, \
+at least 11.2 ms a step, 364,413 images/s: 124 ms for an epoch of 11 steps, \
 12.4 s for the run of 1,100
 
 The least time is the largest of the three, each at the published rate of the
-chip. A real step takes longer, most of all where a chip has few images; what
-evaluation, checkpoints and start-up take comes on top."""
+chip, all its links in the slice at work at once. A real step takes longer, most
+of all where a chip has few images; what evaluation, checkpoints and start-up
+take comes on top."""
   )
 
 
@@ -98,7 +103,8 @@ def test_the_compilers_estimate_is_told_where_there_is_one():
 @pytest.mark.parametrize(
   ("seconds", "words"),
   [
-    (0.1236, "0.124 s"),
+    (0.0000123, "12.3 µs"),
+    (0.1236, "124 ms"),
     (59.4, "59.4 s"),
     (119.9, "120 s"),
     (120, "2 min"),
@@ -128,5 +134,17 @@ def test_the_readme_has_a_row_for_a_plan():
   *_, row = plan_table.markdown([PLAN]).splitlines()
   assert row == (
     "| cifar10:pretrain | v5e:4x4 | 4,096, 256 | 150 | 3,400 | 2,214.0 | 6,552 "
-    "| 200 | 11.24 | products | 0.124 s | 12.4 s |"
+    "| 200 | 11.2 ms | products | 124 ms | 12.4 s |"
   )
+
+
+def test_what_is_not_counted_is_told():
+  said = plan_table.lines(PLAN | {"unknown_loops": 1})
+  assert "  1 loop of unknown length counted once" in said
+
+
+def test_of_an_exchange_between_pairs_the_number_of_chips_is_left_out():
+  one = PLAN["collectives"][0] | {"kind": "collective-permute", "devices": 0}
+  assert plan_table.exchanges([one]) == [
+    "a step: 2 × collective-permute, 40 numbers, 8e-05 MB"
+  ]

@@ -21,6 +21,8 @@ _ENVIRONMENT = {
   "TPU_WORKER_HOSTNAMES": "localhost",
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_MIN_LOG_LEVEL": "3",
+  # A plan takes no chip from another, nor from a training beside it.
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
@@ -47,7 +49,8 @@ class TooLargeError(ValueError):
   @classmethod
   def of_message(cls, message: str) -> TooLargeError | None:
     """What the compiler says when memory is short; None: it says else."""
-    if "RESOURCE_EXHAUSTED" not in message:
+    # A core's own memory does not grow with the batch.
+    if "RESOURCE_EXHAUSTED" not in message or "hbm" not in message.lower():
       return None
     sizes = [
       float(number) * _UNITS[unit] for number, unit in _SIZES.findall(message)
@@ -70,7 +73,7 @@ def devices(asked: chips.Slice) -> Sequence[Any]:
 
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
-  bounds: dict[str, Any] = {"chips_per_host_bounds": asked.host}
+  bounds: dict[str, Any] = {"chips_per_host_bounds": (*asked.host, 1)[:3]}
   if asked.name.startswith("v4:"):
     # Both cores of a chip are one device, as they are in training.
     bounds["chip_config_name"] = "megacore"
@@ -79,9 +82,10 @@ def devices(asked: chips.Slice) -> Sequence[Any]:
       asked.name, platform="tpu", **bounds
     ).devices
   except Exception as error:  # XLA's own, without a class of its own.
+    hint = "; it is made of hosts of 2×2 chips"
     raise ValueError(
-      f"topology={asked.name!r} cannot be had: {error}; a slice has hosts of "
-      f"{'×'.join(map(str, asked.chip.host[:2]))} chips"
+      f"topology={asked.name!r} cannot be had: {error}"
+      f"{hint if 'INVALID_ARGUMENT' in str(error) else ''}"
     ) from error
 
 

@@ -19,6 +19,7 @@ _KINDS = (
   "ragged-all-to-all",
 )
 # {{0,1},{2,3}}; [4,2]<=[8]; mesh['data'=4,'fsdp'=2] {'fsdp'}, of newer XLA.
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 _NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
@@ -62,35 +63,45 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-  """All of a program.
+  """All of a program; of a condition those of every branch.
 
   Args:
     text: an optimised HLO module, `compiled.as_text()` of a jitted function.
 
   Raises:
-    ValueError: as `hlo_loops.Runs`.
+    ValueError: the text is no program.
   """
   program = hlo_text.parse(text)
   runs = hlo_loops.Runs(program)
   found = []
   for counted, in_step in ((runs.step, True), (runs.dispatch, False)):
     for name, times in counted.items():
-      for inside, line in _lines(program, name):
-        if kind := _kind(line.operation):
-          found.append(_described(kind, line, inside, times, in_step))
+      # A TPU spreads one over several fusions, each of which names it.
+      seen = set()
+      for kind, inside, line in _exchanges(program, name):
+        channel = _CHANNEL.search(line.rest)
+        if channel and channel[1] in seen:
+          continue
+        seen.add(channel[1] if channel else None)
+        found.append(_described(kind, line, inside, times, in_step))
   return found
 
 
-def _lines(
+def _exchanges(
   program: hlo_text.Program, name: str
-) -> Iterator[tuple[hlo_text.Computation, hlo_text.Line]]:
-  """Of a computation, and of those that belong to its instructions."""
+) -> Iterator[tuple[str, hlo_text.Computation, hlo_text.Line]]:
+  """(kind, where it stands, it) in a computation, and in its instructions."""
   inside = program.computations[name]
   for line in inside.values():
-    yield inside, line
-    if line.operation in ("fusion", "async-start"):
+    if kind := _kind(line.operation):
+      # What a TPU calls so keeps of every sum a part.
+      if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"
+      yield kind, inside, line
+    elif line.operation in ("fusion", "async-start"):
       for called in line.called:
-        yield from _lines(program, called)
+        if called in program.computations:
+          yield from _exchanges(program, called)
 
 
 def _kind(operation: str) -> str | None:

@@ -22,7 +22,7 @@ class Runs:
 
   Attributes:
     step: {computation: how often a step runs it}, without those that belong to
-      a single instruction, such as a fusion.
+      a single instruction, such as a fusion; of a condition all branches.
     dispatch: the same of all that runs once a dispatch.
     unknown: how many other loops do not say how often they turn; they count
       as one turn.
@@ -70,7 +70,7 @@ class Runs:
     for line in inside.values():
       if line.operation == "while":
         yield line.attribute("body"), self._turns(line, inside)
-      elif line.operation in ("call", "conditional", "async-start"):
+      elif line.operation in ("call", "conditional"):
         for called in line.called:
           yield called, 1
 

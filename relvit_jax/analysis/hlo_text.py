@@ -11,7 +11,8 @@ from typing import NamedTuple
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\((.*)$")
 _COMPUTATION = re.compile(r"(ENTRY )?%?(\S+) (?:\(.*\) -> .* )?\{$")
 _CALLED = re.compile(
-  r"(?:calls|to_apply|body|condition|branch_computations)="
+  r"(?:calls|to_apply|body|condition|branch_computations"
+  r"|true_computation|false_computation)="
   r"(\{[^}]*\}|%?[\w.-]+)"
 )
 _OP_NAME = re.compile(r'op_name="([^"]*)"')

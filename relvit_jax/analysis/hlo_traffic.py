@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 from relvit_jax.analysis import hlo_loops, hlo_text
 from relvit_jax.analysis.hlo_text import Array
@@ -17,9 +18,6 @@ _NOTHING = (
   "tuple",
   "get-tuple-element",
   "bitcast",
-  "copy-done",
-  "slice-done",
-  "async-done",
   "after-all",
   "while",
   "call",
@@ -31,8 +29,10 @@ _INTO = "dynamic-update-slice"
 _MOVES = ("copy-start", "slice-start", "async-start")
 
 
-def main_memory_bytes(text: str) -> dict[str, int]:
-  """Bytes read from and written to main memory in a step, by operation.
+def main_memory_bytes(
+  text: str, part: Literal["step", "dispatch"] = "step"
+) -> dict[str, int]:
+  """Bytes read from and written to main memory, by operation.
 
   Of each instruction all operands and results, each once; of an operand that
   is only sliced or gathered from, and of a result that is only written into,
@@ -42,13 +42,16 @@ def main_memory_bytes(text: str) -> dict[str, int]:
 
   Args:
     text: an optimised HLO module for a TPU, `compiled.as_text()`.
+    part: a step, or what runs once a dispatch.
 
   Raises:
     ValueError: the text is no program.
   """
   program = hlo_text.parse(text)
+  runs = hlo_loops.Runs(program)
+  counted = runs.step if part == "step" else runs.dispatch
   moved: collections.Counter[str] = collections.Counter()
-  for name, times in hlo_loops.Runs(program).step.items():
+  for name, times in counted.items():
     for operation, size in _of_computation(program, name):
       moved[operation] += times * size
   return dict(moved)
@@ -60,7 +63,8 @@ def _of_computation(
   inside = program.computations[computation]
   for line in inside.values():
     made = hlo_text.arrays(line.shape)
-    if line.operation in _NOTHING or "ConcatBitcast" in line.rest:
+    is_end = line.operation.endswith("-done")
+    if line.operation in _NOTHING or is_end or "ConcatBitcast" in line.rest:
       continue
     if line.operation in _MOVES:
       yield line.operation, _moved(made)
@@ -70,7 +74,9 @@ def _of_computation(
       for array in made
       if array.is_outside
     )
-    for place, operand in enumerate(line.operands):
+    # What begins an exchange has both sides in its own shape.
+    begins = line.operation.endswith("-start")
+    for place, operand in enumerate(() if begins else line.operands):
       if operand in inside:
         size += _read(program, line, place, _outside(inside[operand]))
     if size:
@@ -97,7 +103,7 @@ def _read(
   for name, parameter in inside.items():
     is_it = parameter.rest.startswith(f"{place})")
     if parameter.operation == "parameter" and is_it:
-      return min(whole, _used(program, inside, name, whole))
+      return _used(program, inside, name, whole)
   return whole
 
 
@@ -124,6 +130,8 @@ def _used(
         size += _used(program, inside, user, whole)
       else:
         size += _read(program, line, place, whole)
+      if size >= whole:
+        return whole
   return size if is_read else whole
 
 

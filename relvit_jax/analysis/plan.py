@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -20,6 +20,8 @@ from relvit_jax.analysis import (
   ahead,
   chips,
   hlo_collectives,
+  hlo_loops,
+  hlo_text,
   hlo_traffic,
   machine,
 )
@@ -28,7 +30,7 @@ from relvit_jax.data import feed as feeds
 from relvit_jax.training import datasets, partitioning
 from relvit_jax.training import stage as stages
 
-# Of a data set whose colours are measured in training: no size follows from it.
+# Nothing but values follows from the colours, which training may measure.
 _COLOURS = ((0.5,) * 3, (0.25,) * 3)
 
 
@@ -48,8 +50,6 @@ class Planned:
         them or the model; says what would do.
     """
     mesh = partitioning.make_mesh(config.mesh.fsdp, list(devices))
-    for key in ("batch_size", "eval_batch_size"):
-      partitioning.check_batch(key, config[key], mesh)
     splits, self.feed = datasets.outline(config, where.chip.memory)
     self._where = where
     self.stage = stages.Stage(config, splits["train"], mesh, _COLOURS)
@@ -71,12 +71,25 @@ class Planned:
     stage, chip, size = self.stage, self._where.chip, self._where.size
     text = program.as_text()
     found = hlo_collectives.collectives(text)
+    steps = stage.block_end(0)
     flops = Needs(stage).flops("step") / size
-    moved = sum(hlo_traffic.main_memory_bytes(text).values())
+    # And of what a dispatch does once, a step's share.
+    shares: dict[Literal["step", "dispatch"], float] = {
+      "step": 1.0,
+      "dispatch": 1 / steps,
+    }
+    moved = sum(
+      share * sum(hlo_traffic.main_memory_bytes(text, part).values())
+      for part, share in shares.items()
+    )
+    sent = sum(
+      one.times * one.sent(size) * shares["step" if one.in_step else "dispatch"]
+      for one in found
+    )
     seconds = {
       "products": flops / chip.flops,
       "memory": moved / chip.bandwidth,
-      "exchange": self._sent(found) / chip.links,
+      "exchange": sent / self._where.links if sent else 0.0,
     }
     least = max(seconds.values())
     return {
@@ -88,13 +101,16 @@ class Planned:
       "batch_size": stage.config.batch_size,
       "feed": self.feed,
       "is_resident": isinstance(stage.feed, feeds.Resident),
-      "steps_per_dispatch": stage.feed.max_steps,
+      "steps_per_dispatch": steps,
       "memory": memory(stage, program.memory_analysis()),
       "parameters": sum(
         leaf.size for leaf in jax.tree.leaves(stage.state_shapes.params)
       ),
       "flops": flops,
       "main_memory_bytes": moved,
+      "sent_bytes": sent,
+      "links": self._where.links,
+      "unknown_loops": hlo_loops.Runs(hlo_text.parse(text)).unknown,
       "collectives": [
         one._asdict() | {"names": list(one.names)} for one in found
       ],
@@ -110,33 +126,33 @@ class Planned:
   def _epoch(self) -> int:
     return -(-self._images // self.stage.config.batch_size)
 
-  def _sent(self, found: Iterable[hlo_collectives.Collective]) -> float:
-    """Bytes that a chip sends for a step, with its share of the dispatch."""
-    shares = {True: 1.0, False: 1 / self.stage.feed.max_steps}
-    return sum(
-      one.times * one.sent(self._where.size) * shares[one.in_step]
-      for one in found
-    )
-
 
 def memory(stage: stages.Stage, analysis: Any) -> dict[str, int]:
   """Bytes of a chip, by what they hold.
 
-  "activations" has all that a dispatch makes and throws away, gradients too;
-  "peak" all together.
+  "data" has of a streaming feed two blocks, as the next one is there before
+  the last is done; "padding" is what arrays take more than their numbers do;
+  "activations" all that a dispatch makes and throws away in main memory, the
+  gradients too; "peak" all together.
   """
   state = stage.state_shapes
-  return {
+  block = _bytes(stage.feed.outline())
+  ahead_of_it = 0 if isinstance(stage.feed, feeds.Resident) else block
+  held = {
     "parameters": _bytes(state.params),
     "optimizer": _bytes(state.opt_state),
     "average": _bytes(state.average),
     "fixed": _bytes(state.fixed),
-    "data": _bytes(stage.feed.outline()),
-    "activations": analysis.temp_size_in_bytes,
+    "data": block + ahead_of_it,
+  }
+  given = analysis.argument_size_in_bytes + ahead_of_it
+  made = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+  return held | {
+    "padding": max(0, given - sum(held.values())),
+    "activations": analysis.temp_size_in_bytes + made,
     "code": analysis.generated_code_size_in_bytes,
-    "peak": analysis.argument_size_in_bytes
-    + analysis.output_size_in_bytes
-    - analysis.alias_size_in_bytes
+    "peak": given
+    + made
     + analysis.temp_size_in_bytes
     + analysis.generated_code_size_in_bytes,
   }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from relvit_jax import config_checks
 from relvit_jax.analysis import ahead, chips
 from relvit_jax.analysis.plan import Planned
+from relvit_jax.training import datasets
 
-# Of the batch that should just fit; and how often it is tried with less.
+# Of the batch that should just fit; and how many are tried before the least.
 _CAREFUL, _TRIES = 0.95, 4
 
 
@@ -18,7 +21,7 @@ def largest_batch(
   devices: Sequence[Any],
   refused: ahead.TooLargeError,
 ) -> int | None:
-  """A batch below the config's that fits, near the largest; None: none does.
+  """A batch below the config's that fits, near the largest.
 
   The memory of a step grows with its batch: how much of it is left over says
   where to look, and the compiler whether it fits.
@@ -28,12 +31,19 @@ def largest_batch(
     where: the chips.
     devices: the same.
     refused: what the compiler said of the config's batch.
+
+  Returns:
+    None: not even the least batch that all chips share fits.
   """
-  batch = config.batch_size
-  for _ in range(_TRIES):
-    share = _CAREFUL * refused.available / refused.needed
-    batch = int(batch * share) // where.size * where.size
-    if batch < where.size:
+  # Even, as images may be mixed in pairs.
+  least = where.size * (1 + where.size % 2)
+  batch, before = config.batch_size, None
+  for left in reversed(range(_TRIES + 1)):
+    room = _room(batch, refused, before)
+    before = batch, refused.needed
+    smaller = min(int(_CAREFUL * room), batch - least) // least * least
+    batch = max(least, smaller) if left else least
+    if before[0] <= least:
       return None
     try:
       Planned(changed(config, batch_size=batch), where, devices).report()
@@ -42,6 +52,23 @@ def largest_batch(
     else:
       return batch
   return None
+
+
+def _room(
+  batch: int,
+  refused: ahead.TooLargeError,
+  before: tuple[int, float | int] | None,
+) -> float:
+  """The batch that would just fit, on a line through what was needed.
+
+  Through nothing, where one point is known; through the batch before, where
+  there are two.
+  """
+  slope, fixed = refused.needed / batch, 0.0
+  if before and before[0] != batch and before[1] > refused.needed:
+    slope = (before[1] - refused.needed) / (before[0] - batch)
+    fixed = refused.needed - slope * batch
+  return max(0.0, (refused.available - fixed) / slope)
 
 
 def sweep(
@@ -57,7 +84,11 @@ def sweep(
 
   Yields:
     {"batch_size", "fsdp", and "plan" or "refused"}.
+
+  Raises:
+    ValueError: the data set cannot be planned with.
   """
+  datasets.outline(config, where.chip.memory)
   for fsdp in fsdps:
     full = False
     for batch_size in sorted(batch_sizes):
@@ -65,13 +96,16 @@ def sweep(
       if full:
         yield tried | {"refused": "more than what does not fit"}
         continue
-      asked = changed(config, batch_size=batch_size, fsdp=fsdp)
       try:
-        yield tried | {"plan": Planned(asked, where, devices).report()}
+        asked = changed(config, batch_size=batch_size, fsdp=fsdp)
+        planned = Planned(asked, where, devices)
+      except ValueError as error:
+        yield tried | {"refused": str(error)}
+        continue
+      try:
+        yield tried | {"plan": planned.report()}
       except ahead.TooLargeError as error:
         full = True
-        yield tried | {"refused": str(error)}
-      except ValueError as error:
         yield tried | {"refused": str(error)}
 
 
@@ -88,10 +122,15 @@ def fastest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def changed(
   config: Any, batch_size: int | None = None, fsdp: int | None = None
 ) -> Any:
-  """A copy of a config with another batch or mesh."""
-  made = config.copy_and_resolve_references()
+  """A copy of a config with another batch or mesh.
+
+  Raises:
+    ValueError: the config cannot have it.
+  """
+  made = copy.deepcopy(config)
   if batch_size is not None:
     made.batch_size = batch_size
   if fsdp is not None:
     made.mesh.fsdp = fsdp
+  config_checks.check(made, here=False)
   return made

@@ -17,13 +17,15 @@ _HELD = {
   "average": "average of the weights",
   "fixed": "fixed arrays",
   "data": "images",
+  "padding": "their padding",
   "activations": "activations",
   "code": "program",
 }
 NOTE = """\
 The least time is the largest of the three, each at the published rate of the
-chip. A real step takes longer, most of all where a chip has few images; what
-evaluation, checkpoints and start-up take comes on top."""
+chip, all its links in the slice at work at once. A real step takes longer, most
+of all where a chip has few images; what evaluation, checkpoints and start-up
+take comes on top."""
 
 
 def lines(plan: Mapping[str, Any]) -> list[str]:
@@ -31,10 +33,11 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
   mesh = plan["mesh"]
   images = plan["batch_size"] / plan["chips"]
   return [
-    f"{plan['config']} on {plan['topology']}: {plan['chips']} chips of "
-    f"{plan['hosts']} hosts, mesh {mesh['data']} × {mesh['fsdp']} (data × "
-    f"fsdp); {plan['batch_size']:,} images a step, {images:g} a chip",
-    f"{plan['feed']}; {plan['steps_per_dispatch']} steps a dispatch",
+    f"{plan['config']} on {plan['topology']}: {_some(plan['chips'], 'chip')}, "
+    f"{_some(plan['hosts'], 'host')}, mesh {mesh['data']} × {mesh['fsdp']} "
+    f"(data × fsdp); {_some(plan['batch_size'], 'image')} a step, {images:g} a "
+    "chip",
+    f"{plan['feed']}; {_some(plan['steps_per_dispatch'], 'step')} a dispatch",
     "",
     *_memory(plan),
     "",
@@ -55,22 +58,21 @@ def _memory(plan: Mapping[str, Any]) -> Iterable[str]:
       yield f"  {words:<22}{held[key] / 1e6:>8,.1f}{count}"
   yield (
     f"  {'all at the peak':<22}{held['peak'] / 1e6:>8,.1f}   "
-    f"{held['peak'] / whole:.1%} of {whole / 2**30:.0f} GiB"
+    f"{held['peak'] / whole:.1%} of {whole / 2**30:.2f} GiB"
   )
 
 
 def _step(plan: Mapping[str, Any]) -> Iterable[str]:
   seconds, chip = plan["seconds"], plan["chip"]
-  sent = seconds["exchange"] * chip["links"]
   amounts = {
     "products": f"{plan['flops'] / 1e9:,.2f} GFLOP",
     "memory": f"{plan['main_memory_bytes'] / 1e6:,.1f} MB",
-    "exchange": f"{sent / 1e6:,.1f} MB",
+    "exchange": f"{plan['sent_bytes'] / 1e6:,.1f} MB",
   }
   rates = {
     "products": f"{chip['flops'] / 1e12:,.0f} TFLOP/s",
     "memory": f"{chip['bandwidth'] / 1e9:,.0f} GB/s",
-    "exchange": f"{chip['links'] / 1e9:,.0f} GB/s",
+    "exchange": f"{plan['links'] / 1e9:,.0f} GB/s",
   }
   yield "a step of a chip          amount    at the rate of    least ms"
   for key, words in _WORDS.items():
@@ -81,6 +83,10 @@ def _step(plan: Mapping[str, Any]) -> Iterable[str]:
     )
   for line in exchanges(plan["collectives"]):
     yield f"  {line}"
+  if plan["unknown_loops"]:
+    yield (
+      f"  {_some(plan['unknown_loops'], 'loop')} of unknown length counted once"
+    )
   if "seconds" in plan["compiler"]:
     yield f"  the compiler expects {plan['compiler']['seconds'] * 1e3:.3f} ms"
 
@@ -95,9 +101,9 @@ def exchanges(collectives: Sequence[Mapping[str, Any]]) -> list[str]:
     total["size"] += one["times"] * one["size"]
     total["elements"] += one["times"] * one["elements"]
   return [
-    f"{'a step' if in_step else 'a dispatch'}: {total['times']} × {kind} of "
-    f"{devices} chips, {total['elements']:,} numbers, "
-    f"{total['size'] / 1e6:,.1f} MB"
+    f"{'a step' if in_step else 'a dispatch'}: {total['times']} × {kind}"
+    f"{f' of {devices} chips' if devices else ''}, {total['elements']:,} "
+    f"numbers, {total['size'] / 1e6:,.3g} MB"
     for (in_step, kind, devices), total in sums.items()
   ]
 
@@ -105,7 +111,7 @@ def exchanges(collectives: Sequence[Mapping[str, Any]]) -> list[str]:
 def _run(plan: Mapping[str, Any]) -> Iterable[str]:
   step, steps = plan["seconds"]["step"], plan["steps"]
   yield (
-    f"at least {step * 1e3:.3f} ms a step, {plan['batch_size'] / step:,.0f} "
+    f"at least {duration(step)} a step, {plan['batch_size'] / step:,.0f} "
     f"images/s: {duration(steps['epoch'] * step)} for an epoch of "
     f"{steps['epoch']:,} steps, {duration(steps['run'] * step)} for the run of "
     f"{steps['run']:,}"
@@ -122,7 +128,14 @@ def duration(seconds: float | int) -> str:
   for unit, size in (("h", 3600), ("min", 60)):
     if seconds >= 2 * size:
       return f"{seconds / size:.3g} {unit}"
-  return f"{seconds:.3g} s"
+  for unit, size in (("s", 1), ("ms", 1e-3)):
+    if seconds >= size:
+      return f"{seconds / size:.3g} {unit}"
+  return f"{seconds * 1e6:.3g} µs"
+
+
+def _some(number: int, what: str) -> str:
+  return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 SWEEP_HEADER = "batch_size  mesh.fsdp  peak MB  least ms    images/s  bound"
@@ -137,7 +150,7 @@ def sweep_line(row: Mapping[str, Any]) -> str:
   step = plan["seconds"]["step"]
   return (
     f"{start}{plan['memory']['peak'] / 1e6:>9,.0f}{step * 1e3:>10.3f}"
-    f"{plan['batch_size'] / step:>12,.0f}  {_WORDS[plan['bound']]}"
+    f"{row['batch_size'] / step:>12,.0f}  {_WORDS[plan['bound']]}"
   )
 
 
@@ -150,7 +163,7 @@ _COLUMNS = (
   "GFLOP",
   "main memory, MB",
   "exchange, MB",
-  "least ms a step",
+  "at least, a step",
   "bound by",
   "an epoch",
   "the run",
@@ -162,7 +175,6 @@ def markdown(plans: Iterable[Mapping[str, Any]]) -> str:
   rows = [_COLUMNS, ("---",) * len(_COLUMNS)]
   for plan in plans:
     held, step = plan["memory"], plan["seconds"]["step"]
-    sent = plan["seconds"]["exchange"] * plan["chip"]["links"]
     rows.append(
       (
         plan["config"],
@@ -172,8 +184,8 @@ def markdown(plans: Iterable[Mapping[str, Any]]) -> str:
         f"{held['peak'] / 1e6:,.0f}",
         f"{plan['flops'] / 1e9:,.1f}",
         f"{plan['main_memory_bytes'] / 1e6:,.0f}",
-        f"{sent / 1e6:,.0f}",
-        f"{step * 1e3:.2f}",
+        f"{plan['sent_bytes'] / 1e6:,.0f}",
+        duration(step),
         _WORDS[plan["bound"]],
         duration(plan["steps"]["epoch"] * step),
         duration(plan["steps"]["run"] * step),

@@ -38,7 +38,8 @@ def figure(folder: pathlib.Path) -> Figure:
   )
   measured = {name for record in records for name in record}
   # Five of a few classes tell little.
-  shown = [name for name in WORDS if name in measured - {"label_top5"}]
+  left_out = {"label_top5"} if len(meta["class_names"]) <= 20 else set()
+  shown = [name for name in WORDS if name in measured - left_out]
   return figures.curves([_panel(records, name, chance) for name in shown])
 
 

@@ -19,7 +19,8 @@ here is taken to be as large as it is known to be.
     --config.batch_size=1024 --config.mesh.fsdp=4
   relvit plan --config=cifar10:pretrain --topology=v5e:2x4 --sweep
 """
-# Of a sweep, as multiples of the smallest batch that all chips share.
+# Of a sweep, as multiples of the config's batch, rounded up to what all chips
+# share.
 _BATCHES = (1, 4, 16, 64)
 _FSDPS = (1, 4)
 
@@ -48,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     type=int,
     metavar="NUMBER",
-    help="for --sweep (1, 4, 16 and 64 times the least that all chips share)",
+    help="for --sweep (1, 4, 16 and 64 times the config's, rounded up to what "
+    "all chips share)",
   )
   parser.add_argument(
     "--fsdps",
@@ -76,10 +78,10 @@ def main(arguments: argparse.Namespace) -> None:
     CommandError: an argument, the config or the slice cannot be, or the config
       does not fit the slice; the message says what would.
   """
+  _check(arguments)
   if arguments.readme:
     _print_readme(arguments.readme)
     return
-  _check(arguments)
   from relvit_jax.commands.train import checked_config
 
   config = checked_config(arguments.config, arguments.overrides, here=False)
@@ -110,6 +112,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
   """Refuses what cannot be, before anything is loaded."""
+  if arguments.readme:
+    for name in ("config", "topology", "sweep", "json"):
+      if getattr(arguments, name):
+        raise CommandError(f"--readme goes without --{name}")
+    return
   for name, example in (
     ("config", "cifar10:pretrain"),
     ("topology", "v5e:16x16"),
@@ -125,6 +132,8 @@ def _check(arguments: argparse.Namespace) -> None:
   path = arguments.json
   if path and not path.parent.is_dir():
     raise CommandError(f"--json={path}: there is no folder {path.parent}")
+  if path and path.is_dir():
+    raise CommandError(f"--json={path} is a folder; it must be a file")
 
 
 def _plan(
@@ -140,7 +149,8 @@ def _plan(
     hint = (
       f"batch_size={fits} fits"
       if fits
-      else f"no batch fits {where.name}: take a larger mesh.fsdp, or more chips"
+      else "nor does the least that all chips share: a larger mesh.fsdp "
+      "spreads the parameters, and more chips the images"
     )
     raise CommandError(
       f"batch_size={config.batch_size} does not fit {where.name}: {error}; "
@@ -189,4 +199,6 @@ def _print_readme(files: list[pathlib.Path]) -> None:
       plans.append(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
       raise CommandError(f"--readme={path} cannot be read: {error}") from error
+    if not isinstance(plans[-1], dict) or "memory" not in plans[-1]:
+      raise CommandError(f"--readme={path} is no plan that --json kept")
   print(plan_table.markdown(plans), end="")

@@ -104,8 +104,9 @@ def published(
   """
   if name not in PUBLISHED:
     raise ValueError(
-      f"data.name={name!r} is not prepared here, and how many images it has is "
-      f"known of {', '.join(PUBLISHED)} alone"
+      f"data.name={name!r} is not prepared here, and only of "
+      f"{', '.join(PUBLISHED)} it is known how many images there are: `relvit "
+      f"data prepare {name}` counts them"
     )
   known = PUBLISHED[name]
   class_names = tuple(map(str, range(known.classes)))

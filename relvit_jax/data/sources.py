@@ -130,16 +130,22 @@ def is_there(
   classes: str | os.PathLike[str] | None = None,
   data_dir: str | os.PathLike[str] | None = None,
 ) -> bool:
-  """Whether `load_splits` needs no command before it: folders prepare alone.
+  """Whether `load_splits` would find the data set, and not have to make it.
+
+  Args:
+    name: one of `catalogue.ENTRIES`; the others as of `load_splits`.
 
   Raises:
-    ValueError: as `load_splits`.
+    ValueError: there is no such folder of images, or list of classes.
   """
-  if name in ("digits", "folder"):
+  if name == "digits":
     return True
-  if "classes" in catalogue.ENTRIES[name].takes and classes is None:
+  given = {"folder": folder, "classes": classes}
+  if any(given[key] is None for key in catalogue.ENTRIES[name].takes):
     return False
-  made = catalogue.builder(name, classes=classes, data_dir=data_dir)
+  made = catalogue.builder(
+    name, folder=folder, classes=classes, data_dir=data_dir
+  )
   return catalogue.is_prepared(made)
 
 
