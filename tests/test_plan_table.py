@@ -1,5 +1,8 @@
 """A plan in words."""
 
+import json
+import pathlib
+
 import pytest
 
 from relvit_jax.analysis import chips, plan_table
@@ -148,3 +151,23 @@ def test_of_an_exchange_between_pairs_the_number_of_chips_is_left_out():
   assert plan_table.exchanges([one]) == [
     "a step: 2 × collective-permute, 40 numbers, 8e-05 MB"
   ]
+
+
+def test_the_readme_has_the_plans_that_are_kept():
+  root = pathlib.Path(__file__).resolve().parents[1]
+  files = sorted((root / "relvit_jax/analysis/plans").glob("*.json"))
+  plans = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+  assert {(one["config"], one["topology"]) for one in plans} == {
+    (f"{name}:pretrain", f"{kind}:16x16")
+    for kind in ("v5e", "v6e")
+    for name in (
+      "cifar10",
+      "cifar100",
+      "svhn",
+      "flowers102",
+      "tiny_imagenet",
+      "imagenet100",
+    )
+  }
+  readme = (root / "README.md").read_text(encoding="utf-8")
+  assert plan_table.markdown(plans) in readme
