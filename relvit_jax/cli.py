@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dest="command", metavar="COMMAND", required=True
   )
   subparsers = {
-    name: commands.add_parser(name, help=text, description=text.capitalize())
+    name: commands.add_parser(
+      name, help=text, description=text[0].upper() + text[1:]
+    )
     for name, text in COMMANDS.items()
   }
   if not typed:

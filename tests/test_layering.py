@@ -53,7 +53,7 @@ ORDER = """
   analysis.hlo_loops analysis.hlo_traffic analysis.hlo_collectives
   analysis.chips analysis.ahead analysis.plan analysis.plan_search
   analysis.plan_table
-  commands.train commands.evaluate commands.predict commands.data
+  commands.kept commands.train commands.evaluate commands.predict commands.data
   commands.models commands.benchmark_arguments commands.benchmark
   commands.plan commands.quickstart
   cli notebook

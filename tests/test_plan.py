@@ -278,7 +278,7 @@ def test_a_sweep_names_the_fastest(compiler, capsys, tmp_path):
   rows = json.loads(path.read_text(encoding="utf-8"))["sweep"]
   assert ["plan" in row for row in rows] == [True, True, False]
   assert cli.main(["plan", "--readme", str(path)]) == 2
-  assert "is no plan that --json kept" in capsys.readouterr().err
+  assert "has none of memory: it must be a file that" in capsys.readouterr().err
 
 
 def test_where_nothing_fits_a_sweep_says_so(compiler, capsys):

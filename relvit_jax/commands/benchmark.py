@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import pathlib
 from typing import Any
 
-from relvit_jax.commands import CommandError, benchmark_arguments
+from relvit_jax.commands import CommandError, benchmark_arguments, kept
 from relvit_jax.commands.train import checked_config
 
 add_arguments = benchmark_arguments.add_arguments
@@ -85,18 +84,13 @@ def _measure_pairs(arguments: argparse.Namespace) -> None:
   rows = pair_scaling.measure()
   print(pair_scaling.table(rows))
   if arguments.json:
-    kept = {
+    found = {
       "machine": machine.describe(),
       "pairs": [row._asdict() for row in rows],
     }
-    _write(arguments.json, kept)
+    kept.write(arguments.json, found)
   if arguments.figure:
     pair_scaling.figure(rows).savefig(arguments.figure, dpi=150)
-
-
-def _write(path: pathlib.Path, report: Any) -> None:
-  text = json.dumps(report, indent=1, ensure_ascii=False)
-  path.write_text(text + "\n", encoding="utf-8")
 
 
 def _measure(
@@ -128,7 +122,7 @@ def _measure(
     )
     print("", *benchmark_sweep.lines({what: sweep}), sep="\n", flush=True)
   if arguments.json:
-    _write(arguments.json, report)
+    kept.write(arguments.json, report)
   if arguments.figure:
     benchmark_sweep.figure(report["sweeps"]).savefig(arguments.figure, dpi=150)
 
@@ -136,12 +130,7 @@ def _measure(
 def _print_readme(files: list[pathlib.Path]) -> None:
   from relvit_jax.analysis import benchmark_table, pair_scaling
 
-  reports: list[Any] = []
-  for path in files:
-    try:
-      reports.append(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-      raise CommandError(f"--readme={path} cannot be read: {error}") from error
+  reports = kept.read(files, "result", "pairs")
   tables = []
   if steps := [report for report in reports if "result" in report]:
     tables.append(benchmark_table.markdown(steps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, kept
 
 _NAMES = "step alone augmentation heads optimizer feed end_to_end"
 PARTS = tuple(_NAMES.split())
@@ -81,18 +81,9 @@ def _add_modes(parser: argparse.ArgumentParser) -> None:
     "and block by block",
   )
   parser.add_argument(
-    "--json", type=pathlib.Path, metavar="FILE", help="keep all numbers"
-  )
-  parser.add_argument(
     "--figure", type=pathlib.Path, metavar="FILE", help="draw the sweeps"
   )
-  parser.add_argument(
-    "--readme",
-    nargs="+",
-    type=pathlib.Path,
-    metavar="FILE",
-    help="print the README's table of kept numbers; nothing is measured",
-  )
+  kept.add_arguments(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -120,9 +111,7 @@ def check(arguments: argparse.Namespace) -> None:
       f"{', '.join(SWEEPS)}"
     )
   for name in ("json", "figure"):
-    path = getattr(arguments, name)
-    if path and not path.parent.is_dir():
-      raise CommandError(f"--{name}={path}: there is no folder {path.parent}")
+    kept.check(name, getattr(arguments, name))
 
 
 def _check_alone(arguments: argparse.Namespace) -> None:

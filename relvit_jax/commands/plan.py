@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
+import sys
 from typing import Any
 
-from relvit_jax.commands import CommandError
+from relvit_jax.commands import CommandError, kept
 
 EPILOG = """\
 The dispatch that `relvit train` would run is compiled for the slice, on this
@@ -59,16 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="NUMBER",
     help="values of mesh.fsdp for --sweep (1 and 4)",
   )
-  parser.add_argument(
-    "--json", type=pathlib.Path, metavar="FILE", help="keep all numbers"
-  )
-  parser.add_argument(
-    "--readme",
-    nargs="+",
-    type=pathlib.Path,
-    metavar="FILE",
-    help="print the README's table of kept plans; nothing is compiled",
-  )
+  kept.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -100,14 +91,13 @@ def main(arguments: argparse.Namespace) -> None:
     where = chips.parse(arguments.topology)
     devices = ahead.devices(where)
     if arguments.sweep:
-      kept = _sweep(arguments, config, where, devices)
+      found = _sweep(arguments, config, where, devices)
     else:
-      kept = _plan(arguments, config, where, devices)
+      found = _plan(arguments, config, where, devices)
   except ValueError as error:
     raise CommandError(str(error)) from error
   if arguments.json:
-    text = json.dumps(kept, indent=1, ensure_ascii=False)
-    arguments.json.write_text(text + "\n", encoding="utf-8")
+    kept.write(arguments.json, found)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -129,11 +119,7 @@ def _check(arguments: argparse.Namespace) -> None:
       raise CommandError(f"--{name} needs --sweep")
     if wrong := [number for number in given or () if number < 1]:
       raise CommandError(f"--{name}={wrong[0]} must be at least 1")
-  path = arguments.json
-  if path and not path.parent.is_dir():
-    raise CommandError(f"--json={path}: there is no folder {path.parent}")
-  if path and path.is_dir():
-    raise CommandError(f"--json={path} is a folder; it must be a file")
+  kept.check("json", arguments.json)
 
 
 def _plan(
@@ -142,6 +128,7 @@ def _plan(
   from relvit_jax.analysis import ahead, plan, plan_search, plan_table
 
   planned = plan.Planned(config, where, devices)
+  print(f"compiling for {where.name} …", file=sys.stderr, flush=True)
   try:
     made = planned.report() | {"config": arguments.config}
   except ahead.TooLargeError as error:
@@ -193,12 +180,4 @@ def _sweep(
 def _print_readme(files: list[pathlib.Path]) -> None:
   from relvit_jax.analysis import plan_table
 
-  plans = []
-  for path in files:
-    try:
-      plans.append(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-      raise CommandError(f"--readme={path} cannot be read: {error}") from error
-    if not isinstance(plans[-1], dict) or "memory" not in plans[-1]:
-      raise CommandError(f"--readme={path} is no plan that --json kept")
-  print(plan_table.markdown(plans), end="")
+  print(plan_table.markdown(kept.read(files, "memory")), end="")
