@@ -49,6 +49,9 @@ class Resident:
     max_steps: how many batches a block has at most.
     mesh: the devices.
     repeats: how often an image comes in a row.
+
+  Raises:
+    ValueError: the batch is too large to be drawn on a device.
   """
 
   def __init__(
@@ -59,6 +62,7 @@ class Resident:
     mesh: Mesh,
     repeats: int = 1,
   ):
+    order.check_on_device(batch_size, len(split))
     self.batch_size, self.max_steps = batch_size, max_steps
     self._repeats = repeats
     self._split = split

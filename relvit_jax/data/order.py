@@ -27,6 +27,15 @@ Arrays = TypeVar("Arrays", np.ndarray, jax.Array)
 _STRIDE = 0x9E3779B9
 
 
+def check_on_device(batch_size: int, num_examples: int) -> None:
+  """Raises unless a device, which counts in int32, can draw such batches."""
+  if batch_size * num_examples >= 2**31:
+    raise ValueError(
+      f"batch_size={batch_size} times {num_examples} examples must stay below "
+      "2^31 on a device; use data.feed='streaming'"
+    )
+
+
 def batch_indices(
   words: UInt32[Arrays, " 2"],
   first_step: Any,
@@ -48,11 +57,8 @@ def batch_indices(
     ValueError: on a device, batch_size · num_examples is beyond int32.
   """
   xp = _namespace(words)
-  if xp is jnp and batch_size * num_examples >= 2**31:
-    raise ValueError(
-      f"batch_size={batch_size} times {num_examples} examples must stay below "
-      "2^31 on a device; use data.feed='streaming'"
-    )
+  if xp is jnp:
+    check_on_device(batch_size, num_examples)
   steps = xp.asarray(first_step) + xp.arange(num_steps)
   # num_examples steps see the split batch_size times over, so that no product
   # grows with the length of the run.
