@@ -26,8 +26,8 @@ class Elsewhere(shares.Share):
     self._own = set(own)
     super().__init__(mesh, batch_size)
 
-  def _sharding(self, axis):
-    sharding, own = super()._sharding(axis), self._own
+  def sharding(self, axis):
+    sharding, own = super().sharding(axis), self._own
 
     class Partly:
       def addressable_devices_indices_map(self, shape):
