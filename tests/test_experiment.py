@@ -202,7 +202,7 @@ def test_another_config_in_the_same_directory_is_refused(joint_run, capsys):
 
 
 def test_a_damaged_checkpoint_stops_it_by_name(joint_run, tmp_path):
-  """In a process of its own: Orbax's other reads end when the next test runs."""
+  """In a process of its own: Orbax's reads end when another test runs."""
   workdir = tmp_path / "copy"
   shutil.copytree(joint_run, workdir)
   for path in (workdir / "checkpoints" / "120" / "weights").rglob("*"):
