@@ -1,4 +1,4 @@
-"""Bytes to and from main memory in the text of a program for a TPU."""
+"""Bytes that a program for a TPU reads and writes, from its text."""
 
 import pytest
 
@@ -27,6 +27,13 @@ def test_what_is_in_the_core_does_not_count():
     "copy-start": 128,  # Read from main memory; the core's side is free.
     "slice-start": 16,  # Of the source only what arrives.
     "fusion": 8 + 128 + 128,  # The flags, x again, and the result.
+  }
+
+
+def test_kernels_read_and_write_wherever_it_lies():
+  # inside, joined, kept; first, x, the result. Moves are no kernel's.
+  assert hlo_traffic.kernel_bytes(PROGRAM) == {
+    "fusion": (128 + 16 + 136) + (128 + 128 + 128)
   }
 
 

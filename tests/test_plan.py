@@ -83,6 +83,8 @@ def test_the_least_time_is_that_of_the_slowest_part(replicated):
   assert replicated["unknown_loops"] == 0
   assert seconds["products"] == replicated["flops"] / 1e9
   assert seconds["memory"] == replicated["main_memory_bytes"] / 1e9
+  # A CPU has one memory.
+  assert replicated["kernel_bytes"] == replicated["main_memory_bytes"]
   # Seven eighths of all gradients, up and down.
   sent = 2 * 7 / 8 * 4 * (PARAMETERS + 4)
   np.testing.assert_allclose(seconds["exchange"], sent / 0.75e6, rtol=1e-6)

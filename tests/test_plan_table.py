@@ -32,6 +32,7 @@ PLAN = {
   "parameters": 21_628_480,
   "flops": 2_214e9,
   "main_memory_bytes": 6_552e6,
+  "kernel_bytes": 14_745e6,
   "sent_bytes": 200e6,
   "links": 200e9,
   "unknown_loops": 0,
@@ -76,6 +77,7 @@ a step of a chip          amount    at the rate of    least ms
   products        2,214.00 GFLOP       197 TFLOP/s      11.240   ← the bound
   main memory         6,552.0 MB          819 GB/s       8.000
   exchange              200.0 MB          200 GB/s       1.000
+  kernels read and write 14,745.0 MB, in main memory and the core's own
   a step: 3 × all-reduce of 16 chips, 45 numbers, 0.0001 MB
   a step: 3 × all-gather of 2 chips, 3,000,000 numbers, 12 MB
 

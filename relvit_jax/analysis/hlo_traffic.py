@@ -1,9 +1,10 @@
-"""Reads what a compiled program moves to and from main memory from its text."""
+"""What a compiled program reads and writes, from its text."""
 
 from __future__ import annotations
 
 import collections
 import math
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -27,6 +28,8 @@ _NOTHING = (
 _PARTS = ("dynamic-slice", "gather", "slice")
 _INTO = "dynamic-update-slice"
 _MOVES = ("copy-start", "slice-start", "async-start")
+# In a layout: a memory other than the main one.
+_SPACE = re.compile(r"S\(\d+\)")
 
 
 def main_memory_bytes(
@@ -55,6 +58,26 @@ def main_memory_bytes(
     for operation, size in _of_computation(program, name):
       moved[operation] += times * size
   return dict(moved)
+
+
+def kernel_bytes(
+  text: str, part: Literal["step", "dispatch"] = "step"
+) -> dict[str, int]:
+  """Bytes that kernels read and write, whichever memory holds them.
+
+  Counted like `main_memory_bytes`, and comparable with what a model's formula
+  says of kernels that each read and write their arrays once: what only moves
+  from one memory to another does not count.
+
+  Raises:
+    ValueError: the text is no program.
+  """
+  everything = main_memory_bytes(_SPACE.sub("", text), part)
+  return {
+    operation: size
+    for operation, size in everything.items()
+    if operation not in _MOVES
+  }
 
 
 def _of_computation(

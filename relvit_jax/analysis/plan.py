@@ -78,9 +78,12 @@ class Planned:
       "step": 1.0,
       "dispatch": 1 / steps,
     }
-    moved = sum(
-      share * sum(hlo_traffic.main_memory_bytes(text, part).values())
-      for part, share in shares.items()
+    moved, touched = (
+      sum(
+        share * sum(count(text, part).values())
+        for part, share in shares.items()
+      )
+      for count in (hlo_traffic.main_memory_bytes, hlo_traffic.kernel_bytes)
     )
     sent = sum(
       one.times * one.sent(size) * shares["step" if one.in_step else "dispatch"]
@@ -108,6 +111,7 @@ class Planned:
       ),
       "flops": flops,
       "main_memory_bytes": moved,
+      "kernel_bytes": touched,
       "sent_bytes": sent,
       "links": self._where.links,
       "unknown_loops": hlo_loops.Runs(hlo_text.parse(text)).unknown,

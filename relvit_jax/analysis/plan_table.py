@@ -81,6 +81,10 @@ def _step(plan: Mapping[str, Any]) -> Iterable[str]:
       f"  {words:<14}{amounts[key]:>16}{rates[key]:>18}"
       f"{seconds[key] * 1e3:>12.3f}{mark}"
     )
+  yield (
+    f"  kernels read and write {plan['kernel_bytes'] / 1e6:,.1f} MB, in main "
+    "memory and the core's own"
+  )
   for line in exchanges(plan["collectives"]):
     yield f"  {line}"
   if plan["unknown_loops"]:
