@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -32,6 +32,9 @@ from relvit_jax.training import stage as stages
 
 # Nothing but values follows from the colours, which training may measure.
 _COLOURS = ((0.5,) * 3, (0.25,) * 3)
+
+# How much of each part of a dispatch is a step's.
+_Shares = dict[Literal["step", "dispatch"], float]
 
 
 class Planned:
@@ -74,17 +77,8 @@ class Planned:
     steps = stage.block_end(0)
     flops = Needs(stage).flops("step") / size
     # And of what a dispatch does once, a step's share.
-    shares: dict[Literal["step", "dispatch"], float] = {
-      "step": 1.0,
-      "dispatch": 1 / steps,
-    }
-    moved, touched = (
-      sum(
-        share * sum(count(text, part).values())
-        for part, share in shares.items()
-      )
-      for count in (hlo_traffic.main_memory_bytes, hlo_traffic.kernel_bytes)
-    )
+    shares: _Shares = {"step": 1.0, "dispatch": 1 / steps}
+    moved = _bytes_of(hlo_traffic.main_memory_bytes, text, shares)
     sent = sum(
       one.times * one.sent(size) * shares["step" if one.in_step else "dispatch"]
       for one in found
@@ -111,7 +105,7 @@ class Planned:
       ),
       "flops": flops,
       "main_memory_bytes": moved,
-      "kernel_bytes": touched,
+      "kernel_bytes": _bytes_of(hlo_traffic.kernel_bytes, text, shares),
       "sent_bytes": sent,
       "links": self._where.links,
       "unknown_loops": hlo_loops.Runs(hlo_text.parse(text)).unknown,
@@ -129,6 +123,15 @@ class Planned:
 
   def _epoch(self) -> int:
     return -(-self._images // self.stage.config.batch_size)
+
+
+def _bytes_of(
+  count: Callable[..., Mapping[str, int]], text: str, shares: _Shares
+) -> float:
+  """What a program reads and writes, by one of the counts of traffic."""
+  return sum(
+    share * sum(count(text, part).values()) for part, share in shares.items()
+  )
 
 
 def memory(stage: stages.Stage, analysis: Any) -> dict[str, int]:
