@@ -147,6 +147,7 @@ def test_shares(monkeypatch):
   json.dumps(result)
 
 
+@pytest.mark.long
 def test_a_profile_is_of_the_step():
   result = benchmark.measure(stage_of(), HERE, ("step",), 0.05, profile=True)
   profile = result["profile"]
@@ -166,6 +167,7 @@ def run(capsys, *words):
   return status, capsys.readouterr()
 
 
+@pytest.mark.long
 def test_the_command(capsys, monkeypatch, tmp_path):
   monkeypatch.setattr(benchmark, "of_machine", lambda *given: HERE)
   file = tmp_path / "result.json"

@@ -162,6 +162,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
     assert bits(checkpoint.restore(tmp_path, like, number)) == before
 
 
+@pytest.mark.long
 def test_the_weights_alone_make_the_model_again(tmp_path):
   settings = {
     "backbone": "vit", "image_size": 8, "patch_size": 4, "embed_dim": 18,
@@ -288,6 +289,7 @@ def test_another_optimiser_is_refused(tmp_path):
     checkpoint.restore(tmp_path, spread(like, 8))
 
 
+@pytest.mark.long
 @IGNORE_UNRAISABLE
 def test_damage_is_noticed(tmp_path):
   """Bits flipped, files cut or gone: an error, or nothing is lost."""
@@ -437,6 +439,7 @@ for child in children:
 """
 
 
+@pytest.mark.long
 def test_a_killed_save_leaves_the_one_before(tmp_path):
   pauses = (0, 0.02, 0.1, 0.5)
   folders = [str(tmp_path / str(pause) / "checkpoints") for pause in pauses]

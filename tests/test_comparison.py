@@ -13,6 +13,8 @@ from relvit_jax.data import sources
 from relvit_jax.training import loop, partitioning, step
 from relvit_jax.training.stage import Stage
 
+pytestmark = pytest.mark.long
+
 SPLITS = sources.digits()
 
 

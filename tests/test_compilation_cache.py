@@ -50,6 +50,7 @@ def start(words, home):
   return tuple(counts.get(name, 0) for name in names)
 
 
+@pytest.mark.long
 def test_a_second_start_compiles_nothing(tmp_path):
   def run(name, **keys):
     words = typed(

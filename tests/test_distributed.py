@@ -50,11 +50,13 @@ def assert_alike(ours, theirs):
     )
 
 
+@pytest.mark.long
 def test_two_processes_learn_as_one(pair, pretrain_run):
   """And with all that is random where one is told to stop, in its own tests."""
   assert_alike(curve(pair[0]), curve(pretrain_run))
 
 
+@pytest.mark.long
 def test_the_first_process_alone_tells(pair):
   _, ((_, told, _), (_, silent, errors)) = pair
   assert "on 8 × " in told
@@ -65,6 +67,7 @@ def test_the_first_process_alone_tells(pair):
   assert "step 8" not in errors
 
 
+@pytest.mark.long
 def test_another_topology_restores_what_two_processes_saved(pair, capsys):
   workdir, ((_, told, _), _) = pair
   assert cli.main(typed("digits:pretrain", workdir)) == 0
@@ -75,6 +78,7 @@ def test_another_topology_restores_what_two_processes_saved(pair, capsys):
   ]
 
 
+@pytest.mark.long
 def test_both_wrote_their_part_of_a_checkpoint(pair):
   weights = checkpoint.find(pair[0])[0] / "8" / "weights"
   folders = {path.name for path in weights.iterdir()}
@@ -114,6 +118,7 @@ def test_what_they_are_told_must_be_the_same(told, message, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_work_directories_that_are_not_shared_are_noticed(pair, tmp_path):
   words = typed("digits:pretrain", pair[0])
   own = [f"--workdir={tmp_path / 'own'}"]

@@ -21,6 +21,7 @@ def scores(batch_size, devices):
   return stage.evaluate(stage.init(0), SPLITS["test"])
 
 
+@pytest.mark.long
 def test_batches_and_devices_do_not_change_the_result():
   whole = scores(500, 1)
   assert set(whole) == {

@@ -21,6 +21,8 @@ from relvit_jax.data import sources
 from relvit_jax.training import checkpoint, experiment, logs, waiting
 from relvit_jax.training.trained import Trained
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -7,6 +7,8 @@ from relvit_jax.analysis import gallery
 from relvit_jax.data import sources
 from relvit_jax.training.trained import Trained
 
+pytestmark = pytest.mark.long
+
 TEST = sources.digits()["test"]
 
 

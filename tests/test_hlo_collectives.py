@@ -179,6 +179,7 @@ def test_every_config_is_among_them():
   assert [spec.split(":")[0] for spec in SOME] == CONFIGS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "spec",
   [

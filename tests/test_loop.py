@@ -29,6 +29,7 @@ def make(name, **keys):
   return Stage(settings, SPLITS["train"], MESH)
 
 
+@pytest.mark.long
 def test_pretraining_finds_relations_and_positions_in_pixels():
   stage = make("digits:pretrain", num_steps=600, eval_every=200)
   seen = []
@@ -66,6 +67,7 @@ def pretrained_with_positions(permute_patches):
   return chance, history.train[600], nothing
 
 
+@pytest.mark.long
 def test_positional_embeddings_give_the_answer_away():
   """Why pre-training has none: the tasks are then solved with eyes shut."""
   _, _, nothing = pretrained_with_positions(permute_patches=False)
@@ -73,6 +75,7 @@ def test_positional_embeddings_give_the_answer_away():
   assert nothing["relation_accuracy"] > 0.9
 
 
+@pytest.mark.long
 def test_permutation_closes_the_leak():
   chance, seen, nothing = pretrained_with_positions(permute_patches=True)
   for metric, level in chance.items():
@@ -84,12 +87,14 @@ def test_permutation_closes_the_leak():
   assert nothing["loss_relation"] > -np.sum(shares * np.log(shares))
 
 
+@pytest.mark.long
 def test_supervised_training_learns_the_labels():
   stage = make("digits:supervised", num_steps=600, eval_every=600)
   _, history = loop.run(stage, stage.init(0), SPLITS["test"])
   assert history.last["label_top1"] > 0.4  # Chance is 0.1.
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_its_state_stands():
   stage = make("digits:supervised", num_steps=300, eval_every=300)
   whole, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
@@ -109,6 +114,7 @@ def test_a_run_goes_on_where_its_state_stands():
     np.testing.assert_array_equal(once, twice)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_no_number_stops_the_run():
   stage = make("digits:supervised", num_steps=300, eval_every=300)
   state = stage.init(0)
@@ -122,6 +128,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     loop.run(stage, broken, SPLITS["validation"])
 
 
+@pytest.mark.long
 def test_a_state_that_cannot_reach_the_end_is_refused():
   stage = make("digits:supervised", num_steps=100, eval_every=100)
   state, _ = loop.run(stage, stage.init(0), SPLITS["validation"])
@@ -168,6 +175,7 @@ def stopped(stage, state, when, is_unevaluated=False):
   return curve, None
 
 
+@pytest.mark.long
 def test_whenever_a_run_is_told_to_stop_no_step_is_lost():
   stage = make("digits:supervised", **TINY)
   whole, _ = stopped(stage, stage.init(0), 1000)
@@ -208,6 +216,7 @@ def waits(monkeypatch, train, **keys):
   return watch.total, history
 
 
+@pytest.mark.long
 def test_a_slow_feed_is_found_out_with_how_slow_it_is(monkeypatch):
   train = SPLITS["train"]
   slow = Slow("slow", train.images, train.labels, train.class_names)
@@ -227,6 +236,7 @@ def test_a_slow_feed_is_found_out_with_how_slow_it_is(monkeypatch):
   assert max(shares[1:]) > 0.5
 
 
+@pytest.mark.long
 def test_a_fast_feed_and_a_resident_one_are_not_blamed(monkeypatch):
   for keys in (
     {"data.feed": "streaming", "data.num_workers": 0, "batch_size": 256},

@@ -124,6 +124,7 @@ def check(scores, found):
   assert 0 <= scores["label_top1"] <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("row", "found"), ROWS, ids=[row for row, _ in ROWS])
 def test_every_row_trains_ten_steps_on_real_images(
   row, found, tiny_imagenet_sample, tmp_path

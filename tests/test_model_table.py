@@ -58,6 +58,7 @@ def describe(kind, tasks=ALL, **options):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SMALL)
 def test_compiled_products_are_those_of_the_formula(kind):
   """So close that a gradient too many is seen, of the images of Swin say.

@@ -23,6 +23,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from relvit_jax.training.trained import Trained
 
+pytestmark = pytest.mark.long
+
 LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
 NOTEBOOKS = sorted(LAUNCH.glob("*.ipynb"))
 # `name = value  # @param …`, a field of a form on Colab.

@@ -12,6 +12,8 @@ from relvit_jax.data import sources
 from relvit_jax.training import partitioning
 from relvit_jax.training.stage import Stage
 
+pytestmark = pytest.mark.long
+
 SPLIT = sources.digits()["train"]
 
 # One block, and whatever else a step may have to do.

@@ -9,6 +9,8 @@ import pytest
 from relvit_jax import cli, config
 from relvit_jax.analysis import ahead, chips, plan, plan_search
 
+pytestmark = pytest.mark.long
+
 # Rates that are easy to divide by.
 CHIP = chips.Chip(1e9, 2.0**30, 1e9, 1e6, (2, 2), 99)
 # One neighbour along the shorter axis: three quarters of the links.

@@ -11,6 +11,8 @@ from relvit_jax.analysis import prediction
 from relvit_jax.data import sources
 from relvit_jax.training import trained
 
+pytestmark = pytest.mark.long
+
 TEST = sources.digits()["test"]
 
 

@@ -16,6 +16,8 @@ from tiny_runs import RANDOM, typed
 from relvit_jax import cli
 from relvit_jax.training import preemption
 
+pytestmark = pytest.mark.long
+
 
 def wait_for(path, *processes):
   """Until the file is there, or one of the processes ended."""

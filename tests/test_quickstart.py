@@ -11,6 +11,8 @@ from relvit_jax.analysis.comparison import Summary
 from relvit_jax.data import sources
 from relvit_jax.training import loop, step
 
+pytestmark = pytest.mark.long
+
 NO_STATE = step.TrainState(None, None, {}, {}, ())
 
 

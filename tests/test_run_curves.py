@@ -6,6 +6,8 @@ import pytest
 from relvit_jax.analysis import run_curves
 from relvit_jax.training import logs
 
+pytestmark = pytest.mark.long
+
 
 def test_each_metric_has_a_panel_with_both_splits(joint_run):
   figure = run_curves.figure(joint_run)

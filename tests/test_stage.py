@@ -68,13 +68,16 @@ def on_one_device():
   return losses(make(**ALL_RANDOM))
 
 
-@pytest.mark.parametrize("fsdp", [1, 2, 8])
+@pytest.mark.parametrize(
+  "fsdp", [*(pytest.param(n, marks=pytest.mark.long) for n in (1, 2)), 8]
+)
 def test_eight_devices_learn_as_one(on_one_device, fsdp):
   """Every source of randomness on: the draws do not depend on the mesh."""
   eight = losses(make(devices=8, fsdp=fsdp, **ALL_RANDOM))
   np.testing.assert_allclose(eight, on_one_device, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_blocks_of_pairs_learn_as_all_pairs_at_once(on_one_device):
   """On eight devices, in a loop over donated states: 16 patches by 3 rows."""
   blocks = make(devices=8, fsdp=2, **ALL_RANDOM, **{"loss.pair_block": 3})
@@ -88,6 +91,7 @@ def test_blocks_of_pairs_learn_as_all_pairs_at_once(on_one_device):
   assert ours == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.long
 def test_devices_share_the_batch_and_exchange_gradients():
   stage = make(devices=8)
   state = stage.init(0)
@@ -101,6 +105,7 @@ def test_devices_share_the_batch_and_exchange_gradients():
   assert "f32[32,2,17,17]" not in text
 
 
+@pytest.mark.long
 def test_with_fsdp_parameters_and_moments_are_spread():
   state = make(devices=8, fsdp=8).init(0)
   kernels = [
@@ -113,6 +118,7 @@ def test_with_fsdp_parameters_and_moments_are_spread():
     assert kernel.addressable_shards[0].data.shape == (4, 128)
 
 
+@pytest.mark.long
 def test_training_and_evaluation_are_each_compiled_once(monkeypatch):
   # Both trace `measure`: training once, evaluation once, and never again.
   chex.clear_trace_counter()
@@ -130,6 +136,7 @@ def test_training_and_evaluation_are_each_compiled_once(monkeypatch):
   assert stage.train_steps._cache_size() == 1
 
 
+@pytest.mark.long
 def test_the_state_is_donated(stage):
   state = stage.init(0)
   train(stage, state)
@@ -165,6 +172,7 @@ def test_dispatches_end_at_evaluations_and_at_the_end():
   assert ends == [0, 20, 30, 40, 50]
 
 
+@pytest.mark.long
 def test_a_stream_trains_as_the_resident_split_does(stage):
   streaming = make(**{"data.feed": "streaming"})
   np.testing.assert_allclose(
@@ -172,6 +180,7 @@ def test_a_stream_trains_as_the_resident_split_does(stage):
   )
 
 
+@pytest.mark.long
 def test_a_frozen_backbone_stays_and_has_no_moments():
   stage = make("digits:supervised", freeze_backbone=True)
   state = stage.init(0)
@@ -336,6 +345,7 @@ def test_how_strong_rand_augment_is_reaches_them():
     assert program(**keys, **{f"augment.rand_{key}": value}) != whole
 
 
+@pytest.mark.long
 def test_with_an_average_it_is_what_is_evaluated():
   stage = make(**{"optimizer.ema_decay": 0.9})
   state, _ = train(stage, stage.init(0))
@@ -348,6 +358,7 @@ def test_with_an_average_it_is_what_is_evaluated():
   )
 
 
+@pytest.mark.long
 def test_drloc_is_learnt_beside_the_labels():
   stage = make("digits:supervised,drloc", **{"loss.weights.drloc": 1.0})
   state = stage.init(0)

@@ -83,6 +83,7 @@ def looked_into():
   return compiled(look, images())
 
 
+@pytest.mark.long
 def test_patches_are_the_pooled_tokens_of_the_last_block():
   unpooled, tokens, _, _ = looked_into()
   assert unpooled.shape == (2, 1 + 3 * 5, 12)
@@ -111,6 +112,7 @@ def test_without_a_class_token_a_classifier_reads_the_pooled_patches():
   assert model.num_features == 6 * 12
 
 
+@pytest.mark.long
 def test_without_positions_the_blocks_cannot_tell_tokens_apart():
   """So equal tokens stay equal, as with the sinusoids they do not."""
 
@@ -151,6 +153,7 @@ def outputs(dtype=None):
   return compiled(lambda x: create(**TINY, dtype=dtype)(x), images((64, 64)))
 
 
+@pytest.mark.long
 def test_outputs_of_all_tasks():
   assert {task: output.shape for task, output in outputs().items()} == {
     "relation": (2, 9, 4, 4),
@@ -214,6 +217,7 @@ def test_trained_parameters_of_t2t_vit_14():
   assert sum(leaf.size for leaf in leaves) == 21_465_806
 
 
+@pytest.mark.long
 def test_bfloat16_outputs_are_close_and_float32():
   for task, output in outputs(jnp.bfloat16).items():
     assert output.dtype == jnp.float32

@@ -187,6 +187,7 @@ def tiny_weights(model):
   }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", TINY)
 def test_a_tiny_model_does_as_pytorch(case):
   expected = TINY[case]
@@ -211,6 +212,7 @@ def test_a_tiny_model_does_as_pytorch(case):
   np.testing.assert_allclose(curve, expected["curve"], rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["vit_upstream", "vit_downstream"])
 def test_the_official_vit(reference, name):
   downstream = name == "vit_downstream"
@@ -243,6 +245,7 @@ def blank_swin(**sizes):
   return model
 
 
+@pytest.mark.long
 def test_the_official_swin(reference):
   model = blank_swin(
     image_size=224,
@@ -255,6 +258,7 @@ def test_the_official_swin(reference):
   check_official(reference("swin_downstream"), model)
 
 
+@pytest.mark.long
 def test_the_official_t2t_vit(reference):
   model = relvit_jax.create_model(
     "t2t_vit",
@@ -399,6 +403,7 @@ TINY_SWIN = {
 }
 
 
+@pytest.mark.long
 def test_a_tiny_swin_with_shrunken_windows_does_as_pytorch():
   model = blank_swin(
     image_size=(16, 32),

@@ -10,6 +10,8 @@ from relvit_jax import cli
 from relvit_jax.data import sources
 from relvit_jax.training import trained
 
+pytestmark = pytest.mark.long
+
 SPLITS = sources.digits()
 
 

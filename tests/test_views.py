@@ -62,6 +62,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.long
 def test_what_happens_to_an_example_does_not_depend_on_its_neighbours():
   view = Views(**PLAIN, **EVERYTHING)
   images, order, _ = train(view)
