@@ -121,3 +121,27 @@ def test_what_each_instruction_does():
   )
   assert found["d"] == ("dot", 240, True, (name, name))
   assert found["e"] == ("exponential", 0, False, ())
+
+
+# As XLA writes what it hands to cuBLAS.
+LIBRARY = """\
+HloModule example
+
+ENTRY %main (a: f32[5,2,3], b: f32[5,3,4]) -> f32[5,2,4] {
+  %a = f32[5,2,3]{2,1,0} parameter(0)
+  %b = f32[5,3,4]{2,1,0} parameter(1)
+  %gemm = (f32[5,2,4]{2,1,0}, s8[64]{0}) custom-call(%a, %b), \
+custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":\
+{"alpha_real":1,"beta":0,"dot_dimension_numbers":\
+{"lhs_contracting_dimensions":["2"],"rhs_contracting_dimensions":["1"],\
+"lhs_batch_dimensions":["0"],"rhs_batch_dimensions":["0"]}}}
+  ROOT %made = f32[5,2,4]{2,1,0} get-tuple-element(%gemm), index=0
+}
+"""
+
+
+def test_products_of_a_gpu_s_library_count():
+  assert hlo.dot_flops(LIBRARY) == 240
+  assert hlo.instructions(LIBRARY)["gemm"] == ("custom-call", 240, True, ())
+  flat = LIBRARY.replace('batch_dimensions":["0"]', 'batch_dimensions":[]')
+  assert not hlo.instructions(flat)["gemm"].is_batched

@@ -34,7 +34,7 @@ ORDER = """
   training.objectives training.metrics training.optimizer
   training.distributed training.preemption
   training.partitioning training.step training.transfer training.evaluate
-  training.hardware training.pieces training.stage
+  training.repeating training.hardware training.pieces training.stage
   training.waiting training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint
   training.datasets training.workdir training.progress training.experiment

@@ -107,6 +107,8 @@ ENTRY %main (a: f32[2]) -> f32[2] {
     def as_text(self):
       return text
 
-  other = part.Part("other", lambda count: jnp.ones(8) + count, 1, 1, Other())
+  other = part.Part(
+    "other", lambda count: jnp.ones(8) + count, 1, 1, lambda count: Other()
+  )
   with pytest.raises(ValueError, match="names no operation"):
     op_profile.measure(other, 1)

@@ -95,7 +95,7 @@ def test_augmentation_is_another_in_every_step(made):
 
 def test_heads_are_without_the_backbone(made):
   products = {
-    name: made[name].program.as_text().count(" dot(")
+    name: made[name].program(1).as_text().count(" dot(")
     for name in ("heads", "step")
   }
   assert 0 < products["heads"] < products["step"]

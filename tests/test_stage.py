@@ -9,7 +9,7 @@ import pytest
 
 from relvit_jax import config
 from relvit_jax.data import sources
-from relvit_jax.training import metrics, partitioning, step
+from relvit_jax.training import metrics, partitioning, repeating, step
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -164,12 +164,24 @@ def test_where_dispatches_end_changes_no_bit(stage):
   np.testing.assert_array_equal(losses(stage, counts=(1, 12, 7)), once)
 
 
+def test_a_program_for_each_length_trains_as_one_for_all(stage, monkeypatch):
+  jit = repeating.jit
+  monkeypatch.setattr(
+    repeating, "jit", lambda function, _, **rest: jit(function, "gpu", **rest)
+  )
+  found = make()
+  np.testing.assert_allclose(
+    losses(found, counts=(8, 12)), losses(stage), rtol=1e-6
+  )
+  assert found.train_steps._cache_size() == 2
+
+
 def test_dispatches_end_at_evaluations_and_at_the_end():
   stage = make(num_steps=50, eval_every=30)
   ends = [0]
   while ends[-1] < 50:
     ends.append(stage.block_end(ends[-1]))
-  assert ends == [0, 20, 30, 40, 50]
+  assert ends == [0, 15, 30, 50]
 
 
 @pytest.mark.long

@@ -103,7 +103,8 @@ def clocks_of(
     took = once() / part.least
     count = round(_CALL * seconds / max(took, 1e-9))
     least = max(part.least, min(_STEPS, part.most))
-    counts[part.name] = min(max(count, least), part.most)
+    count = min(max(count, least), part.most)
+    counts[part.name] = count - count % part.least
     clocks[part.name] = part.clock(counts[part.name])
   return clocks, counts
 

@@ -11,6 +11,9 @@ from relvit_jax.analysis import hlo_text
 from relvit_jax.analysis.hlo_text import Computation
 
 _UNCOUNTED = ("convolution", "custom-call")
+# The axes of a product: of a dot, or of a call of NVIDIA's cuBLAS.
+_SUMMED = re.compile(r"lhs_contracting_dim(?:s=\{|ensions\":\[)([\d,\"]*)[\]}]")
+_BATCHED = re.compile(r"lhs_batch_dim(?:s=\{|ensions\":\[\")\d")
 
 
 class Instruction(NamedTuple):
@@ -18,7 +21,7 @@ class Instruction(NamedTuple):
 
   Attributes:
     operation: such as fusion.
-    flops: of the products in it; 0 of calls of libraries, which do not tell.
+    flops: of the products in it; 0 of calls of libraries that do not tell.
     is_batched: whether a product in it is many small ones.
     names: what JAX called it and what it is made of, products first.
   """
@@ -76,12 +79,12 @@ def _described(
     for called in line.called:
       where = computations[called]
       parts += [(where, inner) for inner in where.values()]
-  products = [(where, one) for where, one in parts if one.operation == "dot"]
+  products = [(where, one) for where, one in parts if _is_product(one)]
   names = [one.op_name for _, one in [*products, *parts]]
   return Instruction(
     line.operation,
     sum(_of_dot(one, where) for where, one in products),
-    any(re.search(r"lhs_batch_dims=\{\d", one.rest) for _, one in products),
+    any(_BATCHED.search(one.rest) for _, one in products),
     tuple(name for name in names if name),
   )
 
@@ -91,12 +94,12 @@ def _flops_of(
 ) -> Iterator[int]:
   for name, line in instructions.items():
     operation = line.operation
-    if operation in _UNCOUNTED:
+    if _is_product(line):
+      yield _of_dot(line, instructions)
+    elif operation in _UNCOUNTED:
       raise ValueError(
         f"the {operation} {name} may multiply matrices, which is not counted"
       )
-    if operation == "dot":
-      yield _of_dot(line, instructions)
     flops = sum(map(count, line.called))
     if operation == "while" and flops:
       raise ValueError(
@@ -105,13 +108,17 @@ def _flops_of(
     yield flops
 
 
+def _is_product(line: hlo_text.Line) -> bool:
+  return line.operation == "dot" or '="__cublas$' in line.rest
+
+
 def _of_dot(line: hlo_text.Line, instructions: Computation) -> int:
-  axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)
-  [made] = hlo_text.arrays(line.shape)
+  axes = _SUMMED.search(line.rest)
+  # Behind what it makes, a call of cuBLAS has its room to work in.
+  made = hlo_text.arrays(line.shape)[0]
   [left] = hlo_text.arrays(instructions[line.operands[0]].shape)
   summed = [
     left.lengths[int(axis)]
-    for axis in (axes[1].split(",") if axes else ())
-    if axis
+    for axis in re.findall(r"\d+", axes[1] if axes else "")
   ]
   return 2 * math.prod([*made.lengths, *summed])

@@ -21,6 +21,7 @@ from jaxtyping import Array
 
 import relvit_jax
 from relvit_jax.analysis import timing
+from relvit_jax.training import repeating
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 # Sides of square matrices; of several, since small ones do not fill a device
@@ -164,10 +165,10 @@ def _chain(
   new memory costs more than what is measured.
   """
 
-  def many(x: Array, fixed: Array, count: Array) -> Array:
+  def many(x: Array, fixed: Array, count: Any) -> Array:
     return jax.lax.fori_loop(0, count, lambda _, x: function(x, fixed), x)
 
-  compiled = jax.jit(many, donate_argnums=0)
+  compiled = repeating.jit(many, jax.devices()[0].platform, donate_argnums=0)
   array = jnp.array(start)
 
   def clock_of(count: int) -> timing.Clock:

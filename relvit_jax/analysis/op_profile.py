@@ -49,12 +49,14 @@ def measure(measured: part.Part, count: int) -> dict[str, Any]:
 
   Returns:
     Plain data: "seconds" of a step by the clock, while it is traced, and
-    "rows", of each scope and kind the "seconds" and "flops" of a step.
+    "rows", of each scope and kind the "seconds" of a step, the mean of the
+    devices, and its "flops", of all devices.
 
   Raises:
     ValueError: the device's profiler does not say what ran.
   """
-  instructions = hlo.instructions(measured.program.as_text())
+  assert measured.program is not None, measured.name
+  instructions = hlo.instructions(measured.program(count).as_text())
   jax.block_until_ready(measured.call(count))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
@@ -69,7 +71,7 @@ def measure(measured: part.Part, count: int) -> dict[str, Any]:
     if found is None or found.operation in _CONTAINERS:
       continue
     row = _scope(found.names), _kind(found)
-    seconds[row] += lasted
+    seconds[row] += lasted / jax.local_device_count()
     flops[row] += found.flops
   if not seconds:
     raise ValueError("the trace names no operation of the compiled program")
@@ -148,13 +150,14 @@ def _events(folder: pathlib.Path) -> list[tuple[str, float]]:
     # Python 3.12 warns of how XLA names a type; where warnings are errors, that
     # would end the process.
     warnings.filterwarnings("ignore", "builtin type .* has no __module__")
+    # The event itself has the name of a kernel, where a GPU runs it.
     return [
-      (event.name, event.duration_ns / 1e9)
+      (str(stats["hlo_op"]), event.duration_ns / 1e9)
       for path in folder.rglob("*.xplane.pb")
       for plane in ProfileData.from_file(str(path)).planes
       for line in plane.lines
       for event in line.events
-      if "hlo_op" in dict(event.stats)
+      if "hlo_op" in (stats := dict(event.stats))
     ]
 
 

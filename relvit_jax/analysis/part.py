@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relvit_jax.analysis import timing
+from relvit_jax.training import repeating
 
 # Steps that a dispatch of a part may take whose loop has no bound.
 MANY = 2**12
@@ -24,14 +25,15 @@ class Part(NamedTuple):
     call: does it so many times, and returns arrays to wait for.
     most: how often a call can do it.
     least: how often it must, for what it does once to be a small part.
-    program: what was compiled for it; None where it is the host's work.
+    program: how often → what was compiled for that; None where it is the host's
+      work.
   """
 
   name: str
   call: Callable[[int], Any]
   most: int
   least: int = 1
-  program: Any = None
+  program: Callable[[int], Any] | None = None
 
   def clock(self, count: int) -> timing.Clock:
     """Does it so many times, and says how long that took."""
@@ -42,7 +44,7 @@ class Part(NamedTuple):
     """What the compiled program needs of a device, its arguments included."""
     if self.program is None:
       return None
-    plan = self.program.memory_analysis()
+    plan = self.program(self.least).memory_analysis()
     return (
       plan.argument_size_in_bytes
       + plan.output_size_in_bytes
@@ -60,7 +62,10 @@ def stepping(
     held[0], measured = program(held[0], data, np.int32(count))
     return measured
 
-  return Part(name, call, most, 1, program)
+  def compiled(count: int) -> Any:
+    return program.lower(held[0], data, np.int32(count)).compile()
+
+  return Part(name, call, most, 1, compiled)
 
 
 def dispatches(count: int, most: int) -> Iterator[int]:
@@ -90,11 +95,8 @@ def carried(
   """
   # What is handed on is overwritten, and others may need it.
   carry, seed = jax.jit(lambda all: jax.tree.map(jnp.copy, all))(carry), 0
-  program = (
-    jax.jit(many, donate_argnums=len(given))
-    .lower(*given, carry, np.int32(0), np.int32(1))
-    .compile()
-  )
+  platform = jax.devices()[0].platform
+  program = repeating.jit(many, platform, donate_argnums=len(given))
 
   def call(count: int) -> Any:
     nonlocal carry, seed
@@ -102,4 +104,7 @@ def carried(
     seed = (seed + count) % 2**20
     return carry
 
-  return Part(name, call, most, least, program)
+  def compiled(count: int) -> Any:
+    return program.lower(*given, carry, np.int32(0), np.int32(count)).compile()
+
+  return Part(name, call, most, least, compiled)

@@ -18,7 +18,14 @@ from jaxtyping import Array
 from relvit_jax.analysis import part
 from relvit_jax.data import feed, splits, views
 from relvit_jax.models import layers
-from relvit_jax.training import metrics, optimizer, partitioning, pieces, step
+from relvit_jax.training import (
+  metrics,
+  optimizer,
+  partitioning,
+  pieces,
+  repeating,
+  step,
+)
 from relvit_jax.training import stage as stages
 
 
@@ -71,47 +78,51 @@ class Parts:
         "shown": self._shown,
       }
       state = stage.init(0)
-      program = jax.jit(
+      program = repeating.jit(
         step.make_train_steps(
           stage.train_step(lambda keys, batch: batch["shown"]),
           _Same(stage.feed, stage.mesh),
           stage.mesh,
         ),
+        partitioning.platform(stage.mesh),
         out_shardings=(
           jax.tree.map(lambda leaf: leaf.sharding, stage.state_shapes),
           partitioning.replicated(stage.mesh),
         ),
         donate_argnums=0,
       )
-      compiled = program.lower(state, data, np.int32(1)).compile()
-      self._bare_made = compiled, [state], data
+      self._bare_made = program, [state], data
     return self._bare_made
 
   def end_to_end(self) -> part.Part:
     """As a run trains: feed, augmentation, step, and metrics to the host."""
     stage = self._stage
     state, done = stage.init(0), 0
-    data = stage.feed.block(self._words, 0, 1)
-    program = stage.train_steps.lower(state, data, np.int32(1)).compile()
+    most = stage.feed.max_steps
 
     def call(count: int) -> None:
       nonlocal state, done
       waiting: Any = None
-      for size in part.dispatches(count, stage.feed.max_steps):
+      for size in part.dispatches(count, most):
         data = stage.feed.block(self._words, done, size)
-        state, sums = program(state, data, np.int32(size))
+        state, sums = stage.train_steps(state, data, np.int32(size))
         done += size
         if waiting is not None:
           metrics.means([waiting])
         waiting = sums
       metrics.means([waiting])
 
-    return part.Part("end_to_end", call, 8 * stage.feed.max_steps, 1, program)
+    def compiled(count: int) -> Any:
+      return stage.train_steps.lower(
+        state, stage.feed.outline(), np.int32(min(count, most))
+      ).compile()
+
+    return part.Part("end_to_end", call, 8 * most, most, compiled)
 
   def augmentation(self) -> part.Part:
     """From stored pixels to what the model is shown."""
 
-    def many(batch: Any, shown: Any, seed: Array, count: Array) -> Any:
+    def many(batch: Any, shown: Any, seed: Array, count: Any) -> Any:
       def one(i: Array, shown: Any) -> Any:
         del shown
         keys = jax.random.split(
@@ -129,7 +140,7 @@ class Parts:
     state = stage.init(0)
     tokens = self._tokens(state)
 
-    def many(state: Any, shown: Any, carry: Any, seed: Array, count: Array):
+    def many(state: Any, shown: Any, carry: Any, seed: Array, count: Any):
       def one(i: Array, carry: Any) -> Any:
         gradients, measured = jax.grad(self._of_heads, has_aux=True)(
           carry[0], state, shown, jax.random.key(seed + i)
@@ -199,7 +210,7 @@ class Parts:
       lambda params: jax.tree.map(lambda x: jnp.full_like(x, 1e-3), params)
     )(state.params)
 
-    def many(gradients: Any, carry: Any, seed: Array, count: Array) -> Any:
+    def many(gradients: Any, carry: Any, seed: Array, count: Any) -> Any:
       def one(i: Array, carry: Any) -> Any:
         params, opt_state, mean, _ = carry
         # Other ones in every step, or their norm would be computed once.
@@ -231,7 +242,7 @@ class Parts:
 
       return part.Part("feed", call, 8 * stage.feed.max_steps)
 
-    def many(data: Any, batch: Any, seed: Array, count: Array) -> Any:
+    def many(data: Any, batch: Any, seed: Array, count: Any) -> Any:
       batch_of = stage.feed.batches(jnp.asarray(self._words), data, seed)
       return jax.lax.fori_loop(0, count, lambda i, _: batch_of(i), batch)
 

@@ -24,6 +24,7 @@ from relvit_jax.training import (
   partitioning,
   pieces,
   preemption,
+  repeating,
   step,
 )
 
@@ -111,10 +112,11 @@ class Stage:
     )
     self._init = jax.jit(init, out_shardings=shardings)
     replicated = partitioning.replicated(mesh)
-    self.train_steps = jax.jit(
+    self.train_steps = repeating.jit(
       step.make_train_steps(
         self.train_step(self.views.training), self.feed, mesh
       ),
+      partitioning.platform(mesh),
       out_shardings=(shardings, replicated),
       donate_argnums=0,
     )
@@ -150,10 +152,16 @@ class Stage:
     return self._init(jax.random.key(seed))
 
   def block_end(self, done: int) -> int:
-    """The step at which the dispatch that begins at step `done` ends."""
-    every = self.feed.max_steps, self.eval_every
-    ends = [(done // n + 1) * n for n in every]
-    return min(*ends, self.num_steps)
+    """The step at which the dispatch that begins at step `done` ends.
+
+    From one evaluation to the next all are as long, but for the last, so that
+    few lengths need a program where each has its own.
+    """
+    begin = done - done % self.eval_every
+    end = min(begin + self.eval_every, self.num_steps)
+    count = -(-(end - begin) // self.feed.max_steps)
+    length = -(-(end - begin) // count)
+    return min(done - (done - begin) % length + length, end)
 
   def evaluate(
     self,

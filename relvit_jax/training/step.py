@@ -230,20 +230,20 @@ def make_train_steps(
   training_feed: feed.Feed,
   mesh: Mesh,
 ) -> Callable[
-  [TrainState, feed.Batch, Array], tuple[TrainState, metrics.Metrics]
+  [TrainState, feed.Batch, Any], tuple[TrainState, metrics.Metrics]
 ]:
   """(state, a block of the feed, number of steps) → (state, metrics).
 
   Batches are drawn and steps taken in one dispatch, so that the host never
-  stands between two steps. How many steps is an argument, at most the feed's
-  `max_steps`: one compiled program takes a run to any place, and where its
-  dispatches begin changes no number. Metrics are [max_steps] each; the count
-  of a step that was not taken is 0.
+  stands between two steps. How many steps is an argument, an int32 of at most
+  the feed's `max_steps`, for `repeating.jit`; where dispatches begin changes no
+  number. Metrics are [max_steps] each; the count of a step that was not taken
+  is 0.
   """
   sharding = partitioning.batch_sharding(mesh)
 
   def train_steps(
-    state: TrainState, data: feed.Batch, num_steps: Array
+    state: TrainState, data: feed.Batch, num_steps: Any
   ) -> tuple[TrainState, metrics.Metrics]:
     batch_of = training_feed.batches(order_words(state.key), data, state.step)
     # Traced once, for its shapes and for the loop.
