@@ -3,6 +3,7 @@
 import pytest
 
 from relvit_jax.analysis import ahead, chips
+from relvit_jax.training import partitioning
 
 needs_compiler = pytest.mark.skipif(
   ahead.missing(), reason="libtpu is not installed: pip install jax[tpu]"
@@ -24,6 +25,15 @@ def test_a_slice_has_a_device_for_every_chip(name, count):
   found = ahead.devices(chips.parse(name))
   assert len(found) == count
   assert {device.platform for device in found} == {"tpu"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fsdp", [1, 2, 4, 8, 32])
+@pytest.mark.parametrize("name", ["v6e:16x16", "v5e:4x8", "v5p:4x4x4"])
+def test_every_mesh_has_its_place_on_a_slice(name, fsdp):
+  mesh = partitioning.make_mesh(fsdp, ahead.devices(chips.parse(name)))
+  assert mesh.shape["fsdp"] == fsdp
+  assert len(set(mesh.devices.flat)) == mesh.size == chips.parse(name).size
 
 
 @needs_compiler

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -59,14 +60,14 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
       f"mesh.fsdp={fsdp} must divide the {len(devices)} devices, such as "
       f"{_nearest(fsdp, len(devices))}"
     )
+  # An axis of the chips' own grid may serve both axes of the mesh, as 16 of them
+  # do 4 × 4; `jax.make_mesh` has no room for that.
+  placed = mesh_utils.create_device_mesh(
+    (len(devices) // fsdp, fsdp), devices, allow_split_physical_axes=True
+  )
   # Auto axes: with the default, explicit ones, cutting an image into patches
   # would ask for a sharding of its own.
-  return jax.make_mesh(
-    (len(devices) // fsdp, fsdp),
-    DATA_AXES,
-    axis_types=(AxisType.Auto, AxisType.Auto),
-    devices=devices,
-  )
+  return Mesh(placed, DATA_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def _nearest(wanted: int, *lengths: int) -> int:
