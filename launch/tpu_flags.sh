@@ -31,7 +31,10 @@ Flag                    From              What
 --valid_until=DURATION                    how long a request may wait, such as
                                           90m, 6h; default: 1d
 --runtime_version=V                       the machines' image, if not the usual
+--worker=NUMBER                           whose logs; default: 0, the first
 --poll=SECONDS                            between two looks; default: 60
+--delete                                  at the end of run, or at an error,
+                                          delete the slice
 --dry_run                                 prints the commands, calls none
 
 Exit status of run: 0 after a finished training, else that of the training.
@@ -52,17 +55,20 @@ read_flags() {
   valid_until=1d
   runtime_version=
   poll=60
+  worker=0
+  delete_after=
   tier=()
   dry_run=
   words=()
   while [ $# -gt 0 ]; do
     case $1 in
       --project=* | --zone=* | --name=* | --topology=* | --bucket=* | \
-        --valid_until=* | --runtime_version=* | --poll=*)
+        --valid_until=* | --runtime_version=* | --poll=* | --worker=*)
         local flag=${1%%=*}
         printf -v "${flag#--}" %s "${1#*=}"
         ;;
       --spot | --reserved) tier+=("$1") ;;
+      --delete) delete_after=yes ;;
       --dry_run) dry_run=yes ;;
       --)
         words=("${@:2}")
@@ -87,6 +93,7 @@ check_flags() {
   check --valid_until "$valid_until" '[1-9][0-9]*[smhd]' \
     "a number of s, m, h or d, such as 6h"
   check --poll "$poll" '[0-9]+' "a number of seconds"
+  check --worker "$worker" '[0-9]+|all' "the number of a host, or all"
   [ ${#tier[@]} -lt 2 ] || fail "${tier[*]}: there can be one of --spot" \
     "and --reserved, once"
   case $command in create | run) check_topology ;; esac

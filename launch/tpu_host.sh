@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # What launch/tpu_pod.sh runs on every host of a TPU slice; it is copied there.
 #
-#   tpu_host.sh setup BUCKET  mounts the bucket, installs this copy of the clone
+#   tpu_host.sh setup BUCKET COMMIT  mounts the bucket, installs this copy of
+#                                    the clone, which is of that commit
 #   tpu_host.sh train WORDS   starts `relvit train WORDS`, as a service
-#   tpu_host.sh status        prints: relvit HOST absent|running|EXIT_STATUS
+#   tpu_host.sh status        prints: relvit HOST STATE COMMIT, where the state
+#                             is absent, running, or an exit status
+#   tpu_host.sh keep FOLDER   copies there what it printed
 #
 # The training is a service of systemd, so that it outlives the connection, is
 # told by SIGTERM when the host shuts down, and keeps its exit status.
@@ -92,6 +95,7 @@ setup() {
   [ ! -d relvit_jax/.venv ] || mv relvit_jax/.venv relvit_jax.new/
   rm -rf relvit_jax
   mv relvit_jax.new relvit_jax
+  echo "$2" > relvit_jax/.commit
   mount_bucket "$1"
   find_python
   RELVIT_ACCELERATOR=tpu bash relvit_jax/launch/environment.sh
@@ -110,10 +114,12 @@ train() {
   sudo systemctl reset-failed relvit 2> /dev/null || true
   # A service does not get the limits of a login, by which this user may pin
   # memory for the chips. 25 s: a spot machine is switched off 30 s after it was
-  # told. SIGTERM goes to the main process alone, which ends the others.
+  # told. SIGTERM goes to the main process alone, which ends the others. What the
+  # first host compiled all find in the bucket, the next time on new machines.
   sudo systemd-run --quiet --unit=relvit --description="$words" \
     --uid="$(id -u)" --gid="$(id -g)" \
     --working-directory="$HOME/relvit_jax" --setenv=PYTHONUNBUFFERED=1 \
+    --setenv=JAX_COMPILATION_CACHE_DIR="$place/compiled" \
     --property=RemainAfterExit=yes --property=RequiresMountsFor="$place" \
     --property=LimitMEMLOCK=infinity --property=LimitNOFILE=65536 \
     --property=KillMode=mixed --property=TimeoutStopSec=25 \
@@ -121,9 +127,16 @@ train() {
   echo "It runs: $words"
 }
 
+keep() {
+  mkdir -p "$1"
+  sudo journalctl --unit=relvit --output=short-iso \
+    | tee "$1/$(hostname)-$(date +%Y%m%d-%H%M%S).txt" > /dev/null
+}
+
 case ${1:-} in
-  setup) setup "$2" ;;
+  setup) setup "$2" "$3" ;;
   train) train "${@:2}" ;;
-  status) echo "relvit $(hostname) $(state)" ;;
-  *) fail "'${1:-}' must be setup, train or status" ;;
+  status) echo "relvit $(hostname) $(state) $(cat "$HOME/relvit_jax/.commit")" ;;
+  keep) keep "$2" ;;
+  *) fail "'${1:-}' must be setup, train, status or keep" ;;
 esac

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 . launch/tpu_flags.sh
+. launch/tpu_cloud.sh
 
 readonly host=launch/tpu_host.sh
 
@@ -35,123 +36,30 @@ call() {
   fi
 }
 
-queued() {
-  call gcloud compute tpus queued-resources "$@" --project="$project" \
-    --zone="$zone"
-}
-
-# What a list says of our name. A list, since `describe` fails alike for what is
-# not there and for anything else, such as a login that ran out.
-ours() {
-  awk -v name="$name" '$1 == name { print $2, $3 }' | sed 's/ $//'
-}
-
-# absent, waiting, ready, lost or failed.
-resource() {
-  local state columns='value(name.basename(),state.state)'
-  state=$(queued list --format="$columns" | ours) || exit
-  case $state in
-    "") echo absent ;;
-    SUSPENDED) echo lost ;;
-    FAILED) echo failed ;;
-    CREATING | ACCEPTED | PROVISIONING | WAITING_FOR_RESOURCES | SUSPENDING | \
-      DELETING) echo waiting ;;
-    ACTIVE) machines ;;
-    *) fail "the queued resource $name is in state $state, of which this" \
-      "script knows nothing" ;;
-  esac
-}
-
-# The same of the machines of an active request; those of a preempted one may
-# be known to be lost before it is.
-machines() {
-  local found state type columns='value(name.basename(),state,acceleratorType)'
-  found=$(call gcloud compute tpus tpu-vm list --project="$project" \
-    --zone="$zone" --format="$columns" | ours) || exit
-  read -r state type <<< "$found"
-  [ "${type:-$accelerator_type}" = "$accelerator_type" ] || fail "$name is" \
-    "a $type, and --topology=$topology a $accelerator_type: delete it first," \
-    "or give another --name"
-  case $state in
-    READY) echo ready ;;
-    "" | PREEMPTED | TERMINATED) echo lost ;;
-    CREATING | STARTING | RESTARTING | REIMAGING | REPAIRING | STOPPING | \
-      DELETING) echo waiting ;;
-    *) fail "the machines of $name are in state $state: start them, or" \
-      "launch/tpu_pod.sh delete" ;;
-  esac
-}
-
-request() {
-  queued create "$name" --node-id="$name" "${accelerator[@]}" \
-    --runtime-version="$runtime_version" "${tier[@]}" \
-    --valid-until-duration="$valid_until"
-}
-
-delete() {
-  # With --force its machines go too, whatever state they are in.
-  queued delete "$name" --force --quiet
-}
-
-check_bucket() {
-  local found
-  found=$(call gcloud storage buckets describe "gs://$bucket" \
-    --project="$project" --format="value(hierarchical_namespace.enabled)") \
-    || fail "--bucket=$bucket cannot be read"
-  [ "$dry_run" ] || [ "$found" = True ] || fail "--bucket=$bucket must have a" \
-    "hierarchical namespace, without which a checkpoint is not renamed at once"
-}
-
-create() {
-  local state requested=
-  check_bucket
-  while :; do
-    state=$(resource) || exit
-    case $state:$requested in
-      ready:*)
-        say "$name is ready"
-        return
-        ;;
-      waiting:*) say "$name: waiting" ;;
-      failed:yes) fail "the request failed; see why:" \
-        "$(quoted gcloud compute tpus queued-resources describe "$name" \
-          --project="$project" --zone="$zone")" ;;
-      absent:*)
-        request
-        requested=yes
-        ;;
-      *)
-        say "$name is $state: it is deleted and requested again"
-        delete
-        request
-        requested=yes
-        ;;
-    esac
-    [ -z "$dry_run" ] || return 0
-    sleep "$poll"
-  done
-}
-
-# on_hosts WORKER COMMAND
+# on_hosts WORKER COMMAND; a host that is gone is given up after 90 s.
 on_hosts() {
   call gcloud compute tpus tpu-vm ssh "$name" --project="$project" \
-    --zone="$zone" --worker="$1" --command="$2"
+    --zone="$zone" --worker="$1" --ssh-flag="-o ServerAliveInterval=30" \
+    --command="$2"
+}
+
+# What trains must be a commit: a run is known by one, and later hosts get the
+# same. An untracked file may be a config that was meant.
+check_clone() {
+  [ "$dry_run" ] || [ -z "$(git status --porcelain)" ] || fail "commit first:" \
+    "the last commit is what is copied, and there are changes or new files"
 }
 
 setup() {
   local archive=build/relvit_jax.tar.gz
-  # What trains must be a commit: a run is known by one, and later hosts get the
-  # same. An untracked file may be a config that was meant.
-  [ "$dry_run" ] || [ -z "$(git status --porcelain)" ] || fail "commit first:" \
-    "setup copies the last commit, and there are changes or new files"
   call mkdir -p build \
-    && call git archive --format=tar.gz --output="$archive" HEAD \
+    && call git archive --format=tar.gz --output="$archive" "$commit" \
     && call gcloud compute tpus tpu-vm scp "$archive" \
       "$name:relvit_jax.tar.gz" --project="$project" --zone="$zone" \
       --worker=all \
     && on_hosts all "rm -rf relvit_jax.new && mkdir relvit_jax.new \
 && tar -xzf relvit_jax.tar.gz -C relvit_jax.new \
-&& bash relvit_jax.new/$host setup $bucket"
+&& bash relvit_jax.new/$host setup $bucket $commit"
 }
 
 train() {
@@ -159,7 +67,7 @@ train() {
 }
 
 logs() {
-  on_hosts 0 "sudo journalctl --unit=relvit --output=cat --lines=200 --follow"
+  on_hosts "$worker" "sudo journalctl --unit=relvit --output=cat --lines=200 --follow"
 }
 
 # Where nothing was set up, nothing trains.
@@ -173,7 +81,8 @@ status() {
   hosts
 }
 
-# Sets verdict: running, finished, again, unreached, or an exit status.
+# Sets verdict: running, finished, again, unreached, or an exit status; and
+# commit, where one trains: after a preemption it goes on.
 #
 # A host that was told to stop, or started anew, makes the others fail: their
 # statuses count only if there is none such.
@@ -187,6 +96,10 @@ judge() {
     return
   elif grep -q running <<< "$states"; then
     verdict=running
+    commit=$(awk -v here="$commit" '$3 == "running" && $4 { here = $4 }
+      END { print here }' <<< "$said")
+    git cat-file -e "$commit" 2> /dev/null || fail "the hosts train commit" \
+      "$commit, which is not in this clone"
   elif grep -qE '^(143|absent)$' <<< "$states"; then
     verdict=again
   else
@@ -195,45 +108,84 @@ judge() {
   fi
 }
 
+# Three times while the machines are there: a package index or a connection may
+# fail once.
+tried() {
+  local state left=2
+  until "$@"; do
+    look
+    case $state:$left in
+      unknown:*) ;;
+      ready:[1-9]) left=$((left - 1)) ;;
+      *) return 1 ;;
+    esac
+    say "$1 failed; it is tried again"
+    sleep "$poll"
+  done
+}
+
 # One stretch of training, from a slice that is ready to its end or loss.
 stretch() {
-  judge
+  local state
+  [ "$verdict" = running ] || judge
   if [ "$verdict" != running ] || [ "$dry_run" ]; then
-    verdict=unreached
-    setup || return 0
+    verdict=1
+    tried setup || return 0
   fi
-  verdict=unreached
-  train || return 0
+  verdict=1
+  tried train || return 0
   verdict=running
   while [ "$verdict" = running ]; do
     [ "$dry_run" ] || sleep "$poll"
     judge
-    if [ "$verdict" = unreached ] && [ "$(resource)" = ready ]; then
-      say "the hosts did not answer; they are asked again"
-      verdict=running
+    if [ "$verdict" = unreached ]; then
+      look
+      case $state in
+        ready | unknown)
+          say "the hosts did not answer; they are asked again"
+          verdict=running
+          ;;
+      esac
     fi
   done
 }
 
 run() {
-  local verdict
+  local state verdict=
+  check_bucket
+  # What trains already needs nothing of this clone.
+  [ "$(resource)" != ready ] || judge
+  [ "$verdict" = running ] || check_clone
+  [ "$dry_run" ] || trap 'say "what is there costs on;" \
+    "launch/tpu_pod.sh status, delete"' EXIT
   while :; do
-    create
+    await
+    patient=yes
     stretch
     [ -z "$dry_run" ] || return 0
-    if [ "$verdict" = finished ]; then
-      say "the training has ended; launch/tpu_pod.sh delete, or it costs on"
-      return
-    fi
+    [ "$verdict" != finished ] || ended 0 "the training has ended"
     say "the training has stopped: $verdict"
     # The cloud may tell later than the hosts that it took one of them.
     sleep "$poll"
-    if [ "$verdict" != again ] && [ "$(resource)" = ready ]; then
-      say "that is an error, not a preemption; launch/tpu_pod.sh logs"
-      [[ $verdict =~ ^[0-9]+$ ]] && exit "$verdict"
-      exit 1
+    look
+    if [[ $state:$verdict =~ ^ready:[0-9]+$ ]]; then
+      ended "$verdict" "that is an error, not a preemption"
     fi
   done
+}
+
+# ended STATUS WHAT: the end of a run, after which nothing is waited for.
+ended() {
+  trap - EXIT
+  say "$2"
+  if [ "$delete_after" ]; then
+    on_hosts all "bash relvit_jax/$host keep /mnt/relvit/journals/$name" \
+      || say "what the hosts printed could not be kept"
+    delete
+  else
+    say "launch/tpu_pod.sh logs; and delete, or it costs on"
+  fi
+  exit "$1"
 }
 
 command=${1:---help}
@@ -250,4 +202,7 @@ case $command in
 esac
 read_flags "$@"
 check_flags
+commit=$(git rev-parse HEAD)
+patient=
+[ "$command" != setup ] || check_clone
 "$command"

@@ -83,11 +83,22 @@ def clone(place):
   pictures = shutil.ignore_patterns("*.png")
   shutil.copytree(ROOT / "launch", place / "launch", ignore=pictures)
   shutil.copy(ROOT / ".gitignore", place)
-  git = ["git", "-c", "user.name=A", "-c", "user.email=a@b.example"]
-  for words in (
-    ["init", "--quiet"],
-    ["add", "."],
-    ["commit", "--quiet", "--message=All"],
-  ):
-    subprocess.run([*git, *words], cwd=place, check=True)
+  subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
+  commit_all(place, "All")
   return place
+
+
+def commit_all(clone, message):
+  """Commits whatever there is."""
+  git = ["git", "-c", "user.name=A", "-c", "user.email=a@b.example"]
+  for words in (["add", "."], ["commit", "--quiet", "--message", message]):
+    subprocess.run([*git, *words], cwd=clone, check=True)
+
+
+def commit(clone):
+  """The last one of a clone."""
+  words = ["git", "rev-parse", "HEAD"]
+  done = subprocess.run(
+    words, cwd=clone, capture_output=True, text=True, check=True
+  )
+  return done.stdout.strip()

@@ -32,19 +32,22 @@ REQUESTS = (
   "gcloud compute tpus queued-resources list "
   f"--format='value(name.basename(),state.state)' {WHERE}"
 )
-SSH = f"gcloud compute tpus tpu-vm ssh pod {WHERE} --worker=all --command="
+SSH = (
+  f"gcloud compute tpus tpu-vm ssh pod {WHERE} --worker=all "
+  "--ssh-flag='-o ServerAliveInterval=30' --command="
+)
 STATUS = (
   f"{SSH}'if [ -d relvit_jax ]; then bash relvit_jax/launch/tpu_host.sh "
   "status; else echo relvit $(hostname) absent; fi'"
 )
 SETUP = [
   "mkdir -p build",
-  "git archive --format=tar.gz --output=build/relvit_jax.tar.gz HEAD",
+  "git archive --format=tar.gz --output=build/relvit_jax.tar.gz COMMIT",
   "gcloud compute tpus tpu-vm scp build/relvit_jax.tar.gz "
   f"pod:relvit_jax.tar.gz {WHERE} --worker=all",
   f"{SSH}'rm -rf relvit_jax.new && mkdir relvit_jax.new && tar -xzf "
   "relvit_jax.tar.gz -C relvit_jax.new && bash "
-  "relvit_jax.new/launch/tpu_host.sh setup lab-data'",
+  "relvit_jax.new/launch/tpu_host.sh setup lab-data COMMIT'",
 ]
 START = (
   f"{SSH}'bash relvit_jax/launch/tpu_host.sh train --config=digits:pretrain "
@@ -118,7 +121,8 @@ V5E = create(
     (
       ["logs"],
       [
-        SSH.replace("all", "0") + "'sudo journalctl --unit=relvit --output=cat "
+        SSH.replace("=all", "=0")
+        + "'sudo journalctl --unit=relvit --output=cat "
         "--lines=200 --follow'"
       ],
     ),
@@ -136,21 +140,21 @@ V5E = create(
         + WHERE
       ],
     ),
-    (
-      ["run", "--", *TRAIN],
-      [BUCKET, REQUESTS, V5E, STATUS, *SETUP, START, STATUS],
-    ),
-    (
-      ["resume", "--", *TRAIN],
-      [BUCKET, REQUESTS, V5E, STATUS, *SETUP, START, STATUS],
-    ),
+    *[
+      (
+        [command, "--", *TRAIN],
+        [BUCKET, REQUESTS, REQUESTS, V5E, STATUS, *SETUP, START, STATUS],
+      )
+      for command in ("run", "resume")
+    ],
   ],
 )
 def test_a_dry_run_prints_the_commands_and_calls_none(words, printed, pod):
   command, *rest = words
   status, output, errors = pod(command, "--dry_run", *rest)
   assert (status, errors) == (0, "")
-  assert output.splitlines() == printed
+  told = output.replace(pod.commit, "COMMIT")
+  assert told.splitlines() == printed
   assert pod.commands.calls() == []
 
 
@@ -173,6 +177,7 @@ def test_what_is_printed_can_be_pasted(pod):
     (["create", "--topology=v4:4x4"], "--topology='v4:4x4' must be v5e or"),
     (["setup", "--bucket=gs://a"], "--bucket='gs://a' must be the name of a"),
     (["create", "--valid_until=6"], "--valid_until='6' must be a number of s"),
+    (["logs", "--worker=x"], "--worker='x' must be the number of a host, or"),
     (["run", "--poll=1m"], "--poll='1m' must be a number of seconds"),
     (["create", "--spot", "--reserved"], "there can be one of --spot and"),
     (["create", "--preemptible"], "there is no flag '--preemptible'"),

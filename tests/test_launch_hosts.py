@@ -142,7 +142,11 @@ def host(tmp_path):
   ],
 )
 def test_the_state_of_a_host(unit, state, host):
-  assert host("status", unit=unit)[:2] == (0, f"relvit h0 {state}\n")
+  # Nothing is installed, and what is was of a commit.
+  assert host("status", unit=unit)[:2] == (0, f"relvit h0 {state} \n")
+  (host.home / "relvit_jax").mkdir()
+  (host.home / "relvit_jax" / ".commit").write_text("abc\n")
+  assert host("status", unit=unit)[:2] == (0, f"relvit h0 {state} abc\n")
 
 
 def test_training_is_a_service(host):
@@ -160,6 +164,7 @@ def test_training_is_a_service(host):
     "--property=RequiresMountsFor=/mnt/relvit",
     "--property=KillMode=mixed",
     "--property=TimeoutStopSec=25",
+    "--setenv=JAX_COMPILATION_CACHE_DIR=/mnt/relvit/compiled",
     f"--working-directory={home}/relvit_jax",
   } <= set(line)
   program = f"{home}/relvit_jax/.venv/bin/relvit"
@@ -185,10 +190,11 @@ def test_setup_mounts_the_bucket_and_installs(host):
   old = host.home / "relvit_jax"
   (old / ".venv").mkdir(parents=True)
   (old / "gone.py").write_text("")
-  status, output, errors = host("setup", "lab-data")
+  status, output, errors = host("setup", "lab-data", "abc")
   assert status == 0, errors
   assert output.splitlines()[-1] == "accelerator: tpu"
   assert (old / ".venv").is_dir()
+  assert (old / ".commit").read_text() == "abc\n"
   assert not (old / "gone.py").exists()
   assert not (host.home / "relvit_jax.new").exists()
   fed = {tuple(line[1:]): text for line, text in host.commands.calls()}
@@ -206,7 +212,9 @@ def test_setup_mounts_the_bucket_and_installs(host):
 
 
 def test_code_is_not_changed_under_a_training(host):
-  status, _, errors = host("setup", "lab-data", unit=("running", "0", "0"))
+  status, _, errors = host(
+    "setup", "lab-data", "abc", unit=("running", "0", "0")
+  )
   assert status == 2
   assert "the training runs" in errors
   assert (host.home / "relvit_jax.new").exists()
@@ -227,5 +235,14 @@ def test_a_python_that_is_too_old_is_passed_by(host):
   old.chmod(0o755)
   environment = host.home / "relvit_jax.new" / "launch" / "environment.sh"
   environment.write_text('echo "$PATH"\n')
-  _, output, errors = host("setup", "lab-data")
+  _, output, errors = host("setup", "lab-data", "abc")
   assert output.splitlines()[-1].startswith(f"{found.parent}:"), errors
+
+
+def test_what_was_printed_is_kept(host):
+  assert host("keep", str(host.home / "kept" / "pod"))[0] == 0
+  [file] = (host.home / "kept" / "pod").iterdir()
+  assert file.name.startswith("h0-")
+  assert ["sudo", "journalctl", "--unit=relvit", "--output=short-iso"] in [
+    line for line, _ in host.commands.calls()
+  ]

@@ -44,6 +44,7 @@ CALLS = {
   "tpu_host.sh setup": "setup",
   "tpu_host.sh train": "train",
   "tpu_host.sh status": "hosts",
+  "tpu_host.sh keep": "keep",
 }
 
 
@@ -151,6 +152,8 @@ def test_the_cloud_has_another_name_for_a_topology(topology, kind, pod):
 
 RUNNING, ENDED = "running running", "0 0"
 NO_ANSWER = [(255, "")]
+LOST = [(0, "pod SUSPENDED")]
+FAILS = [(1, "")]
 
 
 @pytest.mark.parametrize(
@@ -159,12 +162,12 @@ NO_ANSWER = [(255, "")]
     # Nothing is there: all of it.
     (
       {
-        "requests": [*ABSENT, *ACTIVE],
+        "requests": [*ABSENT, *ABSENT, *ACTIVE],
         "machines": READY,
         "hosts": hosts("absent absent", RUNNING, ENDED),
       },
       0,
-      "bucket requests create requests machines hosts copy setup train "
+      "requests requests create requests machines hosts copy setup train "
       "hosts hosts",
     ),
     # The line again, while it trains: no code is changed, nothing is started.
@@ -175,12 +178,12 @@ NO_ANSWER = [(255, "")]
         "hosts": hosts(RUNNING, RUNNING, ENDED),
       },
       0,
-      "bucket requests machines hosts train hosts hosts",
+      "requests machines hosts requests machines train hosts hosts",
     ),
     # Preempted: a host is told, then the slice is gone.
     (
       {
-        "requests": [*ACTIVE, (0, "pod SUSPENDED"), *ACTIVE],
+        "requests": [*ACTIVE, *ACTIVE, *LOST, *LOST, *ACTIVE],
         "machines": READY,
         "hosts": [
           *hosts(RUNNING, "143 running", "143 143"),
@@ -189,21 +192,19 @@ NO_ANSWER = [(255, "")]
         ],
       },
       0,
-      "bucket requests machines hosts train hosts hosts "
-      "bucket requests delete create requests machines hosts copy setup train "
-      "hosts",
+      "requests machines hosts requests machines train hosts hosts requests "
+      "requests delete create requests machines hosts copy setup train hosts",
     ),
     # It is gone before anybody was told.
     (
       {
-        "requests": [*ACTIVE, *[(0, "pod SUSPENDED")] * 3, *ACTIVE],
+        "requests": [*ACTIVE, *ACTIVE, *LOST * 3, *ACTIVE],
         "machines": READY,
         "hosts": [*hosts(RUNNING), *NO_ANSWER, *NO_ANSWER, *hosts(ENDED)],
       },
       0,
-      "bucket requests machines hosts train hosts requests requests "
-      "bucket requests delete create requests machines hosts copy setup train "
-      "hosts",
+      "requests machines hosts requests machines train hosts requests requests "
+      "requests delete create requests machines hosts copy setup train hosts",
     ),
     # A host that started anew makes the others fail: no error of ours.
     (
@@ -213,10 +214,10 @@ NO_ANSWER = [(255, "")]
         "hosts": hosts(RUNNING, "absent 134", "absent 134", ENDED),
       },
       0,
-      "bucket requests machines hosts train hosts "
-      "bucket requests machines hosts copy setup train hosts",
+      "requests machines hosts requests machines train hosts requests machines "
+      "requests machines hosts copy setup train hosts",
     ),
-    # Only the connection was lost.
+    # Only the connection to the hosts was lost.
     (
       {
         "requests": ACTIVE,
@@ -224,28 +225,69 @@ NO_ANSWER = [(255, "")]
         "hosts": [*hosts(RUNNING), *NO_ANSWER, *hosts(RUNNING, ENDED)],
       },
       0,
-      "bucket requests machines hosts train hosts requests machines hosts "
-      "hosts",
+      "requests machines hosts requests machines train hosts requests machines "
+      "hosts hosts",
+    ),
+    # Or all connections, for as long as three questions.
+    (
+      {
+        "requests": [*ACTIVE, *ACTIVE, *FAILS, *FAILS, *ACTIVE],
+        "machines": READY,
+        "hosts": [*hosts(RUNNING), *NO_ANSWER, *NO_ANSWER, *hosts(ENDED)],
+      },
+      0,
+      "requests machines hosts requests machines train hosts requests hosts "
+      "requests hosts",
+    ),
+    # And while a lost slice is requested again.
+    (
+      {
+        "requests": [*ACTIVE, *ACTIVE, *LOST, *FAILS, *LOST, *ABSENT, *ACTIVE],
+        "machines": READY,
+        "hosts": hosts(RUNNING, "143 143", "absent absent", ENDED),
+        "create": [*FAILS, (0, "")],
+      },
+      0,
+      "requests machines hosts requests machines train hosts requests requests "
+      "requests delete create requests create requests machines hosts copy "
+      "setup train hosts",
     ),
     # An error is not tried again.
     (
       {
         "requests": ACTIVE,
         "machines": READY,
-        "hosts": hosts("absent absent", "0 2"),
+        "hosts": hosts("absent absent", "absent absent", "0 2"),
       },
       2,
-      "bucket requests machines hosts copy setup train hosts requests machines",
+      "requests machines hosts requests machines hosts copy setup train hosts "
+      "requests machines",
+    ),
+    # What may fail once is: three times.
+    (
+      {
+        "requests": ACTIVE,
+        "machines": READY,
+        "hosts": hosts("absent absent", "absent absent", ENDED),
+        "setup": [*FAILS, (0, "")],
+        "train": [*FAILS, *FAILS, (0, "")],
+      },
+      0,
+      "requests machines hosts requests machines hosts "
+      "copy setup requests machines copy setup "
+      "train requests machines train requests machines train hosts",
     ),
     (
       {
         "requests": ACTIVE,
         "machines": READY,
         "hosts": hosts("absent absent"),
-        "setup": [(1, "")],
+        "setup": FAILS,
       },
       1,
-      "bucket requests machines hosts copy setup requests machines",
+      "requests machines hosts requests machines hosts "
+      + 3 * "copy setup requests machines "
+      + "requests machines",
     ),
   ],
 )
@@ -253,7 +295,76 @@ def test_run_goes_on_until_the_training_has_ended(answers, status, called, pod):
   pod.commands.answer(told(**answers))
   ended, _, errors = pod("run", "--poll=0", "--", *TRAIN)
   assert ended == status, errors
-  assert order(pod) == called.split()
+  assert order(pod) == ["bucket", *called.split()]
+  # Whatever is left is named.
+  assert "delete, or it costs on" in errors
+
+
+@pytest.mark.parametrize(("found", "status"), [(ENDED, 0), ("0 2", 2)])
+def test_nothing_is_left_if_it_is_so_asked(found, status, pod):
+  answers = {"requests": ACTIVE, "machines": READY}
+  pod.commands.answer(told(**answers, hosts=hosts(RUNNING, found)))
+  ended, _, errors = pod("run", "--poll=0", "--delete", "--", *TRAIN)
+  assert ended == status, errors
+  assert order(pod)[-2:] == ["keep", "delete"]
+  assert "costs on" not in errors
+
+
+def test_what_stops_a_run_in_between_says_what_costs_on(pod):
+  pod.commands.answer(told(requests=[*ABSENT, (0, "pod FAILED")]))
+  status, _, errors = pod("run", "--poll=0", "--delete", "--", *TRAIN)
+  assert status == 2
+  assert "what is there costs on; launch/tpu_pod.sh status, delete" in errors
+  assert "keep" not in order(pod)
+
+
+def test_a_run_is_of_one_commit(pod):
+  """That of the hosts, whatever was committed and changed here since."""
+  new = pod.clone / "later.py"
+  new.write_text("")
+  first = pod.commit
+  fake_commands.commit_all(pod.clone, "Another")
+  assert fake_commands.commit(pod.clone) != first
+  running = [(0, f"relvit h0 running {first}")]
+  pod.commands.answer(
+    told(
+      requests=[*ACTIVE, *ACTIVE, *LOST, *LOST, *ACTIVE],
+      machines=READY,
+      hosts=[*running, *hosts("143", "absent", ENDED)],
+    )
+  )
+  (pod.clone / "another.py").write_text("")
+  status, _, errors = pod("run", "--poll=0", "--", *TRAIN)
+  (pod.clone / "another.py").unlink()
+  assert status == 0, errors
+  copies = [line[-1] for line, _ in pod.commands.calls() if "setup" in line[-1]]
+  assert [words.split()[-1] for words in copies] == [first]
+  with tarfile.open(pod.clone / "build" / "relvit_jax.tar.gz") as archive:
+    assert "later.py" not in archive.getnames()
+
+
+def test_hosts_of_another_clone_are_let_be(pod):
+  pod.commands.answer(
+    told(
+      requests=ACTIVE,
+      machines=READY,
+      hosts=[(0, f"relvit h0 running {40 * 'a'}")],
+    )
+  )
+  status, _, errors = pod("run", "--poll=0", "--", *TRAIN)
+  assert status == 2
+  assert f"the hosts train commit {40 * 'a'}, which is not in this" in errors
+
+
+def test_nothing_is_rented_for_what_is_not_committed(pod):
+  new = pod.clone / "mine.py"
+  new.write_text("")
+  pod.commands.answer(told(requests=ABSENT))
+  status, _, errors = pod("run", "--poll=0", "--", *TRAIN)
+  new.unlink()
+  assert status == 2
+  assert "commit first" in errors
+  assert order(pod) == ["bucket", "requests"]
 
 
 def test_what_is_copied_is_the_last_commit(pod):

@@ -20,6 +20,7 @@ class Pod:
   def __init__(self, place, clone):
     self.commands = fake_commands.Commands(place, "gcloud")
     self.clone = clone
+    self.commit = fake_commands.commit(clone)
 
   def __call__(self, *words, **settings):
     """(exit status, output, errors)."""

@@ -60,8 +60,8 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
       f"mesh.fsdp={fsdp} must divide the {len(devices)} devices, such as "
       f"{_nearest(fsdp, len(devices))}"
     )
-  # An axis of the chips' own grid may serve both axes of the mesh, as 16 of them
-  # do 4 × 4; `jax.make_mesh` has no room for that.
+  # An axis of the chips' own grid may serve both axes of the mesh, as one of 16
+  # does 4 × 4; `jax.make_mesh` has no room for that.
   placed = mesh_utils.create_device_mesh(
     (len(devices) // fsdp, fsdp), devices, allow_split_physical_axes=True
   )
