@@ -6,7 +6,10 @@ Two real processes with four CPU devices each, beside one with eight.
 import http.server
 import json
 import pathlib
+import shutil
 import threading
+import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -129,6 +132,25 @@ def test_work_directories_that_are_not_shared_are_noticed(pair, tmp_path):
     assert "newest checkpoint is 8 for process 0 and None for" in errors
 
 
+@pytest.mark.long
+def test_what_only_one_cannot_go_on_from_ends_all_of_them(pair, tmp_path):
+  """Soon, and not when whoever waits for it gives up: minutes later."""
+  own = tmp_path / "own"
+  shutil.copytree(pair[0], own)
+  for part in (own / "checkpoints" / "8" / "weights").rglob("*"):
+    if part.is_file():
+      part.write_bytes(b"")
+  words = typed("digits:pretrain", pair[0])
+  began = time.monotonic()
+  first, second = two_processes.finish(
+    two_processes.train(words, [], [f"--workdir={own}"])
+  )
+  assert time.monotonic() - began < 120
+  assert first[0] != 0
+  assert second[0] == 2
+  assert f"relvit train: {own}/checkpoints/8" in second[2]
+
+
 def test_what_one_cannot_do_none_begins(tmp_path):
   """One of them finds somebody's files where its run was to be."""
   other = tmp_path / "other"
@@ -220,9 +242,20 @@ def test_gpus_that_tasks_cannot_share_are_refused():
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):
-  """What Google's cloud tells a machine of a slice of four hosts."""
+  """What Google's cloud tells a machine of a slice of four hosts.
+
+  Attributes:
+    faults: what it does first: a status, or None to hang up.
+  """
+
+  faults: ClassVar = []
 
   def do_GET(self):
+    if self.faults:
+      fault = self.faults.pop(0)
+      if fault:
+        self.send_error(fault)
+      return
     known = self.path.endswith("/instance/attributes/worker-network-endpoints")
     asked_well = self.headers["Metadata-Flavor"] == "Google"
     self.send_response(200 if known and asked_well else 404)
@@ -252,6 +285,18 @@ def test_hosts_of_a_tpu_slice(metadata_server):
   # No such server, as in a notebook.
   nowhere = f"127.0.0.1:{two_processes.free_port()}"
   assert count({"GCE_METADATA_IP": nowhere}) == 1
+
+
+def test_a_server_that_is_busy_is_asked_again(metadata_server, monkeypatch):
+  monkeypatch.setattr(distributed, "_WAITS", (0, 0, 0))
+  asked = {"GCE_METADATA_IP": metadata_server}
+  monkeypatch.setattr(Metadata, "faults", [503, None])
+  assert distributed.tpu_hosts(asked) == 4
+  monkeypatch.setattr(Metadata, "faults", [503, 429, 503])
+  with pytest.raises(OSError, match=r"worker-network-endpoints does not say"):
+    distributed.tpu_hosts(asked)
+  monkeypatch.setattr(Metadata, "faults", [None, None, None])
+  assert distributed.tpu_hosts(asked) == 1
 
 
 def test_alone_a_process_agrees_with_itself():

@@ -1,6 +1,7 @@
 """Whole runs from the command line, on data sets that our builders prepare."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -19,6 +20,7 @@ from tiny_runs import RANDOM, typed
 from relvit_jax import cli, config
 from relvit_jax.data import sources
 from relvit_jax.training import checkpoint, experiment, logs, waiting
+from relvit_jax.training.stage import Stage
 from relvit_jax.training.trained import Trained
 
 pytestmark = pytest.mark.long
@@ -71,7 +73,7 @@ def test_a_run_leaves_config_curves_checkpoints_and_summary(pretrained):
     split: [r["step"] for r in records(pretrained) if r["split"] == split]
     for split in ("train", "validation")
   }
-  assert steps == {"train": [3, 4, 6, 8], "validation": [4, 8]}
+  assert steps == {"train": [2, 4, 6, 8], "validation": [4, 8]}
   summary = json.loads((pretrained / "summary.json").read_text())
   assert summary["last"]["step"] == 8
   for part in ("validation", "test"):
@@ -195,6 +197,23 @@ def test_a_finished_run_is_summarised_again_and_not_trained(joint_run, capsys):
   assert "resumes at step 120 of 120" in said
   assert "best, step" in said
   assert (joint_run / logs.FILE).read_bytes() == before
+
+
+def test_a_signal_while_it_is_summarised_ends_it_in_order(
+  joint_run, monkeypatch, capsys
+):
+  evaluate = Stage.evaluate
+
+  def told(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate(*given)
+
+  words = typed("digits:joint", joint_run, **RANDOM)
+  with monkeypatch.context() as patch:
+    patch.setattr(Stage, "evaluate", told)
+    assert cli.main(words) == 128 + signal.SIGTERM
+  assert "stopped between two batches of an eval" in capsys.readouterr().err
+  assert cli.main(words) == 0
 
 
 def test_another_config_in_the_same_directory_is_refused(joint_run, capsys):

@@ -72,6 +72,10 @@ class Planned:
     program = ahead.compile_dispatch(self.stage)
     took = time.perf_counter() - began
     stage, chip, size = self.stage, self._where.chip, self._where.size
+    held = memory(stage, program.memory_analysis())
+    if held["peak"] > chip.memory:
+      # Of the second block of a stream the compiler does not know.
+      raise ahead.TooLargeError(held["peak"], chip.memory)
     text = program.as_text()
     found = hlo_collectives.collectives(text)
     steps = stage.block_end(0)
@@ -99,7 +103,7 @@ class Planned:
       "feed": self.feed,
       "is_resident": isinstance(stage.feed, feeds.Resident),
       "steps_per_dispatch": steps,
-      "memory": memory(stage, program.memory_analysis()),
+      "memory": held,
       "parameters": sum(
         leaf.size for leaf in jax.tree.leaves(stage.state_shapes.params)
       ),

@@ -9,6 +9,7 @@ import argparse
 import json
 import pathlib
 import sys
+import traceback
 from typing import Any
 
 from relvit_jax.commands import CommandError, CommandStopped, keep_compiled
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
   keep_compiled()
   # Devices are started only for a config that is right, and all else is
   # imported only if they can share its batches.
-  from relvit_jax.training import distributed, partitioning
+  from relvit_jax.training import distributed, preemption
 
   try:
     distributed.start(
@@ -81,36 +82,41 @@ def main(arguments: argparse.Namespace) -> None:
       arguments.num_processes,
       arguments.process_id,
     )
-    distributed.check_same(told(config))
-    partitioning.check_config(config)
-    from relvit_jax.training import datasets, experiment
-
-    run = distributed.together(
-      lambda: experiment.Experiment(config, arguments.workdir)
-    )
-    if distributed.several():
-      distributed.check_same(datasets.fingerprint(run.splits))
-    state = run.first_state()
-  except (ValueError, FileNotFoundError) as error:
+  except ValueError as error:
     raise CommandError(str(error)) from error
-  _run(run, state)
-
-
-def _run(run: Any, state: Any) -> None:
-  from relvit_jax.training import distributed, preemption
-
   try:
-    run.run(state)
+    _train(config, arguments.workdir)
   except preemption.PreemptedError as stopped:
     raise CommandStopped(
       f"{stopped}: told to by SIGTERM. All is saved, and the same command goes "
       "on from there"
     ) from None
   except Exception as error:
+    if not distributed.several():
+      raise
+    if isinstance(error, CommandError):
+      print(f"relvit train: {error}", file=sys.stderr)
+      distributed.leave(2)
+    traceback.print_exc()
+    distributed.leave(1)
+
+
+def _train(config: Any, workdir: pathlib.Path) -> None:
+  """What follows once the processes of a run know each other."""
+  from relvit_jax.training import distributed, partitioning
+
+  try:
+    distributed.check_same(told(config))
+    partitioning.check_config(config)
+    from relvit_jax.training import datasets, experiment
+
+    run = distributed.together(lambda: experiment.Experiment(config, workdir))
     if distributed.several():
-      print(f"relvit train: {error!r}", file=sys.stderr)
-      distributed.leave(1)
-    raise
+      distributed.check_same(datasets.fingerprint(run.splits))
+    state = run.first_state()
+  except (ValueError, FileNotFoundError) as error:
+    raise CommandError(str(error)) from error
+  run.run(state)
 
 
 def told(config: Any) -> dict[str, Any]:

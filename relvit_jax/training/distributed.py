@@ -10,10 +10,13 @@ first step, and what one of them cannot do, none begins.
 from __future__ import annotations
 
 import glob
+import http.client
 import importlib.util
 import json
 import os
+import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -28,8 +31,13 @@ Result = TypeVar("Result")
 # A process that is not heard of for so long is taken for dead, and all others
 # end: seconds. JAX's default of 100 is much to wait for on rented chips.
 _HEARTBEAT = 30
+# By how much the first process outlives those that fail as it does: seconds.
+_LAST = 2
 # What Linux calls a TPU.
 _TPUS = ("/dev/accel*", "/dev/vfio/[0-9]*")
+# Before each request of the metadata, which is busy where a machine is new:
+# seconds.
+_WAITS = (0, 1, 2, 4, 8)
 _METADATA = "http://{}/computeMetadata/v1/instance/attributes/{}"
 
 
@@ -50,7 +58,8 @@ def start(
 
   Raises:
     ValueError: a SLURM step has tasks that its GPUs cannot be shared among.
-    OSError: the other processes were not found in time.
+    OSError: the other processes were not found in time, or the cloud does not
+      say whether there are any.
   """
   options: dict[str, Any] = {}
   if coordinator_address is not None:
@@ -134,15 +143,36 @@ def _has_tpu() -> bool:
 
 
 def _metadata(server: str, name: str) -> str | None:
-  """An attribute of a machine of Google's cloud; None anywhere else."""
+  """An attribute of a machine of Google's cloud; None where there is none.
+
+  A server that is busy, or too slow, is asked again: a host of a slice that
+  went on alone would let all others wait for it. One that never answers is
+  taken for none, as in a notebook whose network is closed.
+
+  Raises:
+    OSError: the server is there, and does not say.
+  """
   request = urllib.request.Request(
     _METADATA.format(server, name), headers={"Metadata-Flavor": "Google"}
   )
-  try:
-    with urllib.request.urlopen(request, timeout=5) as answer:
-      return answer.read().decode()
-  except (urllib.error.URLError, TimeoutError):
-    return None
+  problem: Exception | None = None
+  for wait in _WAITS:
+    time.sleep(wait)
+    try:
+      with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read().decode()
+    except urllib.error.HTTPError as error:
+      error.close()
+      if error.code == 404:
+        return None
+      problem = error
+    except (OSError, http.client.HTTPException) as error:
+      reason = getattr(error, "reason", error)
+      if isinstance(reason, (socket.gaierror, ConnectionRefusedError)):
+        return None
+  if problem:
+    raise OSError(f"{request.full_url} does not say: {problem}") from problem
+  return None
 
 
 def is_first() -> bool:
@@ -215,8 +245,12 @@ def leave(status: int) -> None:
   """Ends this process, one of several, at once.
 
   What failed here alone the others do not know of. They would wait for this
-  process, and it, as JAX ends, for them; so they are told by its absence.
+  process, and it, as JAX ends, for them; so they are told by its absence. What
+  failed on all ends with its own status on all, as the first process, without
+  which no other lives, is the last to go.
   """
   sys.stdout.flush()
   sys.stderr.flush()
+  if is_first():
+    time.sleep(_LAST)
   os._exit(status)

@@ -73,9 +73,12 @@ class Experiment:
     """
     done = int(state.step)
     is_unevaluated = self._is_unevaluated(done)
-    if done < self.stage.num_steps or is_unevaluated:
-      self._train(state, is_unevaluated)
-    return self._summarise()
+    # To the end: what was saved last is still being written after the last
+    # step, and a second signal must not cut it short.
+    with preemption.Notice() as stop:
+      if done < self.stage.num_steps or is_unevaluated:
+        self._train(state, is_unevaluated, stop)
+      return self._summarise(stop)
 
   def _is_unevaluated(self, done: int) -> bool:
     """Whether an earlier start was stopped while it evaluated this step."""
@@ -84,7 +87,9 @@ class Experiment:
       return False
     return not checkpoint.is_evaluated(self._checkpoints, done)
 
-  def _train(self, state: step.TrainState, is_unevaluated: bool) -> None:
+  def _train(
+    self, state: step.TrainState, is_unevaluated: bool, stop: preemption.Stop
+  ) -> None:
     if self._tells:
       workdir.claim(self._config, self._folder)
     done = int(state.step)
@@ -99,7 +104,6 @@ class Experiment:
         self._config.batch_size,
         is_shown=self._tells,
       ) as shown,
-      preemption.Notice() as stop,
     ):
 
       def on_progress(done: int, means: loop.Means) -> None:
@@ -194,8 +198,12 @@ class Experiment:
         f"from which model.backbone={ours!r} cannot start"
       )
 
-  def _summarise(self) -> dict[str, Any]:
-    """Scores of the last and of the best checkpoint, printed and kept."""
+  def _summarise(self, stop: preemption.Stop) -> dict[str, Any]:
+    """Scores of the last and of the best checkpoint, printed and kept.
+
+    Raises:
+      PreemptedError: `stop`, asked before every batch, said so.
+    """
     summary: dict[str, Any] = {"test": self.splits["test"].name}
     for which in ("last", "best"):
       at = self._found(which)
@@ -203,7 +211,7 @@ class Experiment:
         continue
       state = self._restored(at)
       scores = {
-        part: self.stage.evaluate(state, self.splits[part])
+        part: self.stage.evaluate(state, self.splits[part], stop)
         for part in ("validation", "test")
       }
       summary[which] = {"step": at, **scores}

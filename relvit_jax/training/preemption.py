@@ -38,7 +38,7 @@ def unless(stop: Stop, items: Iterable[Item]) -> Iterator[Item]:
   """
   for item in items:
     if stop():
-      raise PreemptedError
+      raise PreemptedError("stopped between two batches of an evaluation")
     yield item
 
 
