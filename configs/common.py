@@ -164,8 +164,9 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # says.
         "qkv_bias": optional(bool),
         # What to compute in: float32 or bfloat16. Parameters, softmax, norms,
-        # losses and the optimiser are float32 in any case. None: float32 on a
-        # CPU, bfloat16 on accelerators. [choice]
+        # losses and the optimiser are float32 in any case; gradients are
+        # summed over devices in this type. None: bfloat16 where a device has
+        # units for it, else float32. [choice]
         "dtype": optional(str),
         # Of ViT and T2T-ViT: how attention is computed. einsum, kernel (ours,
         # for TPUs), xla or cudnn (both of JAX, the last for GPUs). None: kernel

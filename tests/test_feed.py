@@ -120,7 +120,7 @@ def test_blocks_of_large_images_have_fewer_steps(size, steps):
     def take(self, indices):
       return {}
 
-  made = feed.make(Large(), batch_size=256, max_steps=20, mesh=MESH)
+  made = feed.make(Large(), batch_size=1024, max_steps=20, mesh=MESH)
   assert made.max_steps == steps
 
 

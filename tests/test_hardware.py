@@ -1,5 +1,7 @@
 """What follows from the kind of device."""
 
+import types
+
 import jax.numpy as jnp
 import pytest
 
@@ -16,6 +18,7 @@ def settings(spec="cifar10:pretrain", *overrides):
   [
     ("cpu", jnp.float32, "einsum", False),
     ("gpu", jnp.bfloat16, "einsum", False),
+    ("early gpu", jnp.float32, "einsum", False),
     ("tpu", jnp.bfloat16, "kernel", True),
   ],
 )
@@ -66,7 +69,7 @@ def test_where_the_kernel_does_not_fit_a_tpu_takes_products(overrides, size):
   ("attention", "size", "message"),
   [
     ("kernel", 128, "'kernel' must be 'einsum': 1025 tokens are more than 256"),
-    ("cudnn", 32, "'cudnn' needs a GPU, and this is a cpu; None takes"),
+    ("cudnn", 32, "'cudnn' needs bfloat16 and a GPU .* float32 on cpu; None"),
   ],
 )
 def test_what_the_device_has_not_is_refused(attention, size, message):
@@ -75,17 +78,41 @@ def test_what_the_device_has_not_is_refused(attention, size, message):
     hardware.choices(asked, size, "cpu")
 
 
+def test_cudnn_computes_in_bfloat16_alone():
+  asked = settings("cifar10:pretrain", "model.attention=cudnn")
+  assert hardware.choices(asked, 32, "gpu")["attention"] == "cudnn"
+  asked.model.dtype = "float32"
+  with pytest.raises(ValueError, match="this is float32 on gpu; None"):
+    hardware.choices(asked, 32, "gpu")
+
+
+@pytest.mark.parametrize(
+  ("about", "kind"),
+  [
+    ({"platform": "cpu"}, "cpu"),
+    ({"platform": "tpu"}, "tpu"),
+    ({"platform": "gpu", "compute_capability": "9.0"}, "gpu"),
+    ({"platform": "gpu", "compute_capability": "12.0"}, "gpu"),
+    ({"platform": "gpu", "compute_capability": "7.5"}, "early gpu"),
+    ({"platform": "gpu", "compute_capability": "gfx90a"}, "gpu"),
+    ({"platform": "gpu"}, "gpu"),
+  ],
+)
+def test_kinds_of_devices(about, kind):
+  assert hardware.kind_of(types.SimpleNamespace(**about)) == kind
+
+
 def steps(platform, devices=1, *overrides):
   asked = settings("cifar10:pretrain", *overrides)
   return hardware.steps_per_dispatch(asked, 32, 10, platform, devices)
 
 
-def test_a_dispatch_takes_as_many_steps_as_fit_into_its_time(monkeypatch):
-  monkeypatch.setattr("os.cpu_count", lambda: 2)
+def test_a_dispatch_takes_as_many_steps_as_fit_into_its_time():
   # ViT-S/4 with relation and position: 8.65 GFLOPs an image, 256 a batch, are
   # 18 s at 120 GFLOP/s and 28 ms at 80 TFLOP/s.
   assert steps("cpu") == steps("cpu", 8) == 1
   assert steps("gpu") == 54
+  assert steps("early gpu") == 2
   assert steps("tpu", 2) == 108
   small = ["model.embed_dim=96", "model.depth=6", "model.num_heads=3"]
   assert steps("cpu", 1, "batch_size=64", *small) == 9

@@ -21,14 +21,31 @@ SPECIFICATION = {
   "weight_decay": 0.1,
   "clip_norm": 1.0,
   "bfloat16": False,
+  "device": "cpu",
   "threads": 2,
 }
 
 
 def test_the_config_as_pytorch_is_told():
   settings = config.load("cifar10:pretrain", ["batch_size=32", "model.depth=6"])
-  assert rival.specification(settings, 32, 10, False, 2) == SPECIFICATION
+  assert rival.specification(settings, 32, 10, False, "cpu", 2) == SPECIFICATION
+  on_gpu = rival.specification(settings, 32, 10, True, "gpu", 2)
+  assert on_gpu == SPECIFICATION | {"bfloat16": True, "device": "cuda"}
   assert rival.problems(settings) == []
+
+
+@pytest.mark.parametrize(
+  ("devices", "platform", "is_like"),
+  [
+    (1, "cpu", True),
+    (8, "cpu", True),
+    (1, "gpu", True),
+    (8, "gpu", False),
+    (1, "tpu", False),
+  ],
+)
+def test_only_like_devices_are_compared(devices, platform, is_like):
+  assert (rival.unlike(devices, platform) is None) == is_like
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from relvit_jax import config_limits
 from relvit_jax.analysis import machine, op_profile, parts, rival, timing
 from relvit_jax.analysis.needs import Needs
 from relvit_jax.data import outlines, splits
+from relvit_jax.training import partitioning
 from relvit_jax.training import stage as stages
 
 # Of a data set that is not read: how many images stand for it at most.
@@ -87,6 +88,7 @@ def rivals_of(stage: stages.Stage) -> list[rival.Rival]:
     stage.views.model_size,
     len(stage.class_names),
     Needs(stage).dtype == jnp.bfloat16,
+    partitioning.platform(stage.mesh),
     machine.cores(),
   )
   return [rival.Rival(name, specification) for name in rival.NAMES]

@@ -148,6 +148,7 @@ class Step:
     lr, weight_decay, clip_norm: of AdamW, which decays everything.
     compiled: whether `torch.compile` fuses the model and its losses.
     bfloat16: whether products are computed in it, by autocast.
+    device: cpu or cuda.
     threads: of a CPU.
   """
 
@@ -161,10 +162,10 @@ class Step:
     *,
     compiled: bool = False,
     bfloat16: bool = False,
+    device: str = "cpu",
     threads: int = 1,
   ):
-    self.on_gpu = torch.cuda.is_available()
-    device = "cuda" if self.on_gpu else "cpu"
+    self.on_gpu = device == "cuda"
     torch.set_num_threads(threads)
     # What JAX does on a GPU with float32.
     torch.set_float32_matmul_precision("high")

@@ -31,6 +31,19 @@ def missing() -> list[str]:
   return [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
 
+def unlike(devices: int, platform: str) -> str | None:
+  """Why PyTorch has no device to compare ours with; None where it has.
+
+  A CPU is one, however many devices it plays.
+  """
+  if platform == "cpu" or (platform == "gpu" and devices == 1):
+    return None
+  return (
+    f"PyTorch's step runs on the CPU or one GPU, and ours here on {devices} × "
+    f"{platform}"
+  )
+
+
 def problems(config: Any) -> list[str]:
   """Why Hugging Face's ViT cannot be what a config asks for; a line a key."""
   model = config.model
@@ -56,9 +69,23 @@ def problems(config: Any) -> list[str]:
 
 
 def specification(
-  config: Any, image_size: int, num_classes: int, bfloat16: bool, threads: int
+  config: Any,
+  image_size: int,
+  num_classes: int,
+  bfloat16: bool,
+  platform: str,
+  threads: int,
 ) -> dict[str, Any]:
-  """The arguments of `pytorch_step.Step`, but whether it is compiled."""
+  """The arguments of `pytorch_step.Step`, but whether it is compiled.
+
+  Args:
+    config: without `problems`.
+    image_size: pixels a side of what the model is shown.
+    num_classes: of the labels.
+    bfloat16: whether ours computes in it.
+    platform: of our device.
+    threads: of a CPU.
+  """
   model, settings = config.model, config.optimizer
   sizes = variants.sizes_of(model.backbone) | {
     key: value for key, value in model.items() if value is not None
@@ -78,6 +105,7 @@ def specification(
     "weight_decay": settings.weight_decay,
     "clip_norm": settings.clip_norm,
     "bfloat16": bfloat16,
+    "device": "cuda" if platform == "gpu" else "cpu",
     "threads": threads,
   }
 

@@ -35,6 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
 
   try:
     mesh = partitioning.check_config(config)
+    if arguments.rivals:
+      _check_devices(mesh)
     examples, colours = _examples(arguments, config)
   except ValueError as error:
     raise CommandError(str(error)) from error
@@ -51,6 +53,14 @@ def _check_rivals(config: Any) -> None:
     )
   if problems := rival.problems(config):
     raise CommandError("\n".join(["--rivals:", *problems]))
+
+
+def _check_devices(mesh: Any) -> None:
+  from relvit_jax.analysis import rival
+  from relvit_jax.training import partitioning
+
+  if reason := rival.unlike(mesh.size, partitioning.platform(mesh)):
+    raise CommandError(f"--rivals: {reason}")
 
 
 def _check_sweeps(arguments: argparse.Namespace, config: Any) -> None:

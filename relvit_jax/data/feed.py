@@ -35,8 +35,8 @@ Pieces = Generator[dict[str, np.ndarray], None, None]
 _NO_WORDS = np.zeros(2, np.uint32)
 # The last step that an iterator could be asked for.
 _NO_END = 2**31 - 1
-# What a block of a streaming feed may take of a device; of the host as much
-# again, for the next one.
+# What a block of a streaming feed may take of a device; its host has as much
+# for each of its devices, and again for the next one.
 _BLOCK_BYTES = 256 * 2**20
 
 
@@ -142,7 +142,7 @@ class Streaming:
     examples: where they come from; picklable if there are workers.
     batch_size: over all processes; each reads its own rows of a batch.
     max_steps: how many batches a block has at most; fewer, if so many would
-      not fit into 256 MiB.
+      not fit into 256 MiB of each device.
     mesh: the devices.
     num_workers: processes that decode; 0 uses threads of this one.
     repeats: how often an image comes in a row.
@@ -161,7 +161,7 @@ class Streaming:
     repeats: int = 1,
   ):
     image_bytes = math.prod(loading.shape(examples))
-    most = _BLOCK_BYTES // (batch_size * image_bytes)
+    most = _BLOCK_BYTES // (batch_size // mesh.size * image_bytes)
     self.batch_size, self.num_workers = batch_size, num_workers
     self.max_steps = max(1, min(max_steps, most))
     self._examples = examples

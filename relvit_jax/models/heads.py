@@ -187,9 +187,18 @@ class DenseRelativeLocalisation(nnx.Module):
         f"tokens of shape {tokens.shape} do not belong to grid_size="
         f"({rows}, {columns}), which has {rows * columns} patches"
       )
+    # Products with 0 and 1 and not a gather: the gradient of a gather adds in
+    # no fixed order on a GPU.
     ends = [
-      jnp.take_along_axis(
-        tokens, (pair[..., :1] * columns + pair[..., 1:]), axis=1
+      jnp.einsum(
+        "bmn,bnd->bmd",
+        jax.nn.one_hot(
+          pair[..., 0] * columns + pair[..., 1],
+          rows * columns,
+          dtype=tokens.dtype,
+        ),
+        tokens,
+        precision=jax.lax.Precision.HIGHEST,
       )
       for pair in (first, second)
     ]

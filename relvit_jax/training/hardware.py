@@ -5,7 +5,7 @@ But for rounding: bfloat16 keeps eight bits where float32 keeps 24.
 
 from __future__ import annotations
 
-import os
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,18 +17,32 @@ from relvit_jax.models import attention_kernel, flops, variants
 _DISPATCH = 1.5
 _MOST_STEPS = 200
 # Operations a second that a step of a small vision transformer reaches at
-# least: of a core 60 to 110 10⁹ on AMD EPYC of 2022 and 2024, of an accelerator
-# a tenth of what an H100's matrix units do.
-_CORE, _ACCELERATOR = 60e9, 80e12
+# least: of two cores of a CPU, 60 to 110 10⁹ each on AMD EPYC of 2022 and 2024,
+# of an accelerator a tenth of what an H100's matrix units do, of an early GPU
+# half of a T4's float32. More cores have shorter dispatches; a number of cores
+# would be another for every machine that goes on with a run.
+_RATES = {"cpu": 120e9, "gpu": 80e12, "tpu": 80e12, "early gpu": 4e12}
 
 
-def choices(config: Any, image_size: int, platform: str) -> dict[str, Any]:
+def kind_of(device: Any) -> str:
+  """cpu, tpu, gpu, or early gpu: one that has no units for bfloat16.
+
+  Those are NVIDIA's before compute capability 8, such as T4 and V100.
+  """
+  if device.platform != "gpu":
+    return device.platform
+  # AMD's are called otherwise, such as gfx90a.
+  found = re.match(r"(\d+)\.", str(getattr(device, "compute_capability", "")))
+  return "early gpu" if found and int(found[1]) < 8 else "gpu"
+
+
+def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
   """Keywords of `relvit.create_model`: how the model of a config is computed.
 
   Args:
     config: with the keys of `configs/common.py`.
     image_size: pixels a side of what the model is shown.
-    platform: of the devices: cpu, gpu or tpu.
+    kind: of the devices, as `kind_of` says.
 
   Raises:
     ValueError: the config asks for attention that the device does not have, or
@@ -36,22 +50,23 @@ def choices(config: Any, image_size: int, platform: str) -> dict[str, Any]:
   """
   model = config.model
   family = variants.FAMILIES[variants.family_of(model.backbone)]
-  name = model.dtype or ("float32" if platform == "cpu" else "bfloat16")
+  has_bfloat16 = kind in ("gpu", "tpu")
+  name = model.dtype or ("bfloat16" if has_bfloat16 else "float32")
   made: dict[str, Any] = {"dtype": jnp.dtype(name)}
   made["recompute_gelu"] = (
-    platform == "tpu" if model.recompute_gelu is None else model.recompute_gelu
+    kind == "tpu" if model.recompute_gelu is None else model.recompute_gelu
   )
   if "attention" not in family.words:
     return made
   obstacle = _obstacle(config, image_size, made["dtype"].itemsize)
   if model.attention == "kernel" and obstacle:
     raise ValueError(f"model.attention='kernel' must be 'einsum': {obstacle}")
-  if model.attention == "cudnn" and platform != "gpu":
+  if model.attention == "cudnn" and (kind != "gpu" or name != "bfloat16"):
     raise ValueError(
-      f"model.attention='cudnn' needs a GPU, and this is a {platform}; None "
-      "takes what suits it"
+      "model.attention='cudnn' needs bfloat16 and a GPU that has it, and this "
+      f"is {name} on {kind}; None takes what suits it"
     )
-  on_tpu = platform == "tpu" and not obstacle
+  on_tpu = kind == "tpu" and not obstacle
   made["attention"] = model.attention or ("kernel" if on_tpu else "einsum")
   return made
 
@@ -71,7 +86,7 @@ def _obstacle(config: Any, image_size: int, itemsize: int) -> str:
 
 
 def steps_per_dispatch(
-  config: Any, image_size: int, num_classes: int, platform: str, devices: int
+  config: Any, image_size: int, num_classes: int, kind: str, devices: int
 ) -> int:
   """Steps that take about a second and a half, by their operations.
 
@@ -83,7 +98,7 @@ def steps_per_dispatch(
     config: with the keys of `configs/common.py`.
     image_size: pixels a side of what the model is shown.
     num_classes: of the labels.
-    platform: of the devices.
+    kind: of the devices.
     devices: that share a batch.
   """
   if config.steps_per_dispatch is not None:
@@ -96,9 +111,8 @@ def steps_per_dispatch(
     num_classes or None,
     **_sizes(config.model),
   )
-  rate = devices * _ACCELERATOR
-  if platform == "cpu":  # However many devices it plays.
-    rate = (os.cpu_count() or 1) * _CORE
+  # A CPU is one, however many devices it plays.
+  rate = _RATES[kind] * (1 if kind == "cpu" else devices)
   seconds = config.batch_size * cost.total.training / rate
   return max(1, min(_MOST_STEPS, int(_DISPATCH / seconds)))
 

@@ -132,12 +132,12 @@ def create_model(
   view: views.Views,
   num_classes: int,
   rngs: nnx.Rngs,
-  platform: str,
+  kind: str,
 ) -> relvit.RelViT:
-  """The model of a config, with random weights, as a platform computes it."""
+  """The model of a config, with random weights, for a kind of device."""
   sizes = {
     name: value for name, value in config.model.items() if value is not None
-  } | hardware.choices(config, view.model_size, platform)
+  } | hardware.choices(config, view.model_size, kind)
   if "drloc" in config.tasks:
     asked = config.loss.drloc
     sizes |= {"drloc_mode": asked.mode, "drloc_abs": asked.use_abs}

@@ -82,7 +82,7 @@ class Stage:
         config,
         self.views.model_size,
         len(self.class_names),
-        partitioning.platform(mesh),
+        hardware.kind_of(mesh.devices.flat[0]),
         mesh.size,
       ),
       mesh=mesh,
@@ -206,7 +206,7 @@ class Stage:
       self.views,
       len(self.class_names),
       rngs,
-      partitioning.platform(self.mesh),
+      hardware.kind_of(self.mesh.devices.flat[0]),
     )
 
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:

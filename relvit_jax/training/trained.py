@@ -17,6 +17,7 @@ from relvit_jax.data import evaluation_feed, feed
 from relvit_jax.training import (
   checkpoint,
   evaluate,
+  hardware,
   partitioning,
   pieces,
   probe,
@@ -74,7 +75,7 @@ class Trained:
         self.views,
         len(self.class_names),
         nnx.Rngs(0),
-        partitioning.platform(self._mesh),
+        hardware.kind_of(self._mesh.devices.flat[0]),
       )
     )
     self._graphdef, _, _ = step.split_model(
