@@ -94,7 +94,8 @@ end_to_end           1520         1368–1824      21.1    101 %   61.0 %   25.0
 pytorch              2000         1800–2400      16.0    133 %        –   25.0 %       –
 
 products, in turn with the parts: 170 GFLOP/s (160–175)
-25 compilations, 0 of them while measuring; peak memory: process 2,100 MB
+25 compilations, 0 of them while measuring
+peak memory with what all parts hold: process 2,100 MB
 pytorch: PyTorch 2.13.0, Transformers 5.23.0; peak memory 1,900 MB
 
 ms       a step of the batch"""  # noqa: E501

@@ -176,6 +176,17 @@ def test_a_program_for_each_length_trains_as_one_for_all(stage, monkeypatch):
   assert found.train_steps._cache_size() == 2
 
 
+def test_nothing_adds_in_an_order_that_a_gpu_leaves_open():
+  """As the gradient of a gather does, by which a run would not go on alike."""
+  stage = make("digits:joint,drloc")
+  traced = stage.train_steps.trace(
+    stage.state_shapes, stage.feed.outline(), np.int32(1)
+  )
+  text = str(traced.jaxpr)
+  assert "dot_general" in text
+  assert "scatter-add" not in text
+
+
 def test_dispatches_end_at_evaluations_and_at_the_end():
   stage = make(num_steps=50, eval_every=30)
   ends = [0]

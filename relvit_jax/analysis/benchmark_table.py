@@ -170,7 +170,8 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     f"products, in turn with the parts: {result['products_rate'] / 1e9:,.0f} "
     f"GFLOP/s ({slow:,.0f}–{fast:,.0f})",
     f"{compiled['all']} compilations, {compiled['while_measuring']} of them "
-    "while measuring; peak memory: process "
+    "while measuring",
+    "peak memory with what all parts hold: process "
     f"{peak['process'] / 1e6:,.0f} MB"
     + (f", device {device / 1e6:,.0f} MB" if device else ""),
   ]

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=5.0,
     metavar="SECONDS",
-    help="to measure each part for; long steps are taken a dozen times in any "
+    help="to measure each part for; long steps are taken three times in any "
     "case (5)",
   )
   parser.add_argument(
