@@ -32,10 +32,11 @@ def test_dense_relative_localisation_is_what_is_compiled(mode, use_abs):
     width, grid_size, mode, use_abs, hidden_dim=16, rngs=nnx.Rngs(0)
   )
   graphdef, params = nnx.split(head)
-  pairs = jnp.zeros((batch, num_pairs, 2), jnp.int32)
+  first = jnp.zeros((batch, num_pairs, 2), jnp.int32)
+  second = first + 1
 
   def loss(params, tokens):
-    return jnp.sum(nnx.merge(graphdef, params)(tokens, pairs, pairs) ** 2)
+    return jnp.sum(nnx.merge(graphdef, params)(tokens, first, second) ** 2)
 
   gradient = jax.jit(jax.grad(loss, (0, 1)))
   text = gradient.lower(params, jnp.ones((batch, 6, width))).compile().as_text()

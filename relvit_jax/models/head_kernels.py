@@ -6,6 +6,7 @@ Imports no JAX.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -67,6 +68,11 @@ def drloc_head(
   hidden_dim: int = 512,
 ) -> Iterator[Kernel]:
   """`heads.DenseRelativeLocalisation` of so many pairs an image."""
+  # Of each pair, the first patch and the second.
+  for _ in range(2):
+    yield from kernels.product(
+      "drloc patches", num_pairs, math.prod(grid_size), width, gradients=1
+    )
   last = 2 if mode == "l1" else hidden_dim
   widths = (2 * width, hidden_dim, hidden_dim, last)
   for before, after in itertools.pairwise(widths):
