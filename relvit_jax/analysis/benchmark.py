@@ -13,7 +13,7 @@ from relvit_jax import config as configs
 from relvit_jax import config_limits
 from relvit_jax.analysis import machine, op_profile, parts, rival, timing
 from relvit_jax.analysis.needs import Needs
-from relvit_jax.data import outlines, splits
+from relvit_jax.data import outlines, read_ahead, splits
 from relvit_jax.training import partitioning
 from relvit_jax.training import stage as stages
 
@@ -89,7 +89,7 @@ def rivals_of(stage: stages.Stage) -> list[rival.Rival]:
     len(stage.class_names),
     Needs(stage).dtype == jnp.bfloat16,
     partitioning.platform(stage.mesh),
-    machine.cores(),
+    read_ahead.cores(),
   )
   return [rival.Rival(name, specification) for name in rival.NAMES]
 

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
 import resource
@@ -21,6 +20,7 @@ from jaxtyping import Array
 
 import relvit_jax
 from relvit_jax.analysis import timing
+from relvit_jax.data import read_ahead
 from relvit_jax.training import repeating
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -41,7 +41,7 @@ def describe() -> dict[str, Any]:
     "device": _processor() if on_cpu else device.device_kind,
     "platform": device.platform,
     "devices": jax.device_count(),
-    "cores": cores(),
+    "cores": read_ahead.cores(),
     "system": platform.system(),
     **versions(),
   }
@@ -194,10 +194,3 @@ def _processor() -> str:
   except OSError:
     found = None
   return found[1].strip() if found else platform.machine()
-
-
-def cores() -> int:
-  """Those that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
