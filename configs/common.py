@@ -169,8 +169,9 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # units for it, else float32. [choice]
         "dtype": optional(str),
         # Of ViT and T2T-ViT: how attention is computed. einsum, kernel (ours,
-        # for TPUs), xla or cudnn (both of JAX, the last for GPUs). None: kernel
-        # on a TPU where it fits, else einsum. Changes no number. [choice]
+        # for TPUs), triton (ours, for GPUs), xla or cudnn (both of JAX, the
+        # last for GPUs). None: kernel on a TPU and triton on a GPU where they
+        # fit, else einsum. Changes no number. [choice]
         "attention": optional(str),
         # Whether the backward pass computes GELU again: less memory traffic,
         # more work. None: on a TPU. Changes no number. [choice]

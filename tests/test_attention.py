@@ -57,7 +57,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
     attention.Attention(12, 5, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("implementation", ["kernel", "xla"])
+@pytest.mark.parametrize("implementation", ["kernel", "triton", "xla"])
 def test_every_implementation_computes_the_same(implementation):
   x = tokens(batch=3, length=7, dim=48)
   plain, other = (
@@ -72,6 +72,30 @@ def test_every_implementation_computes_the_same(implementation):
   np.testing.assert_allclose(
     jax.grad(loss)(x, other), jax.grad(loss)(x, plain), atol=1e-5
   )
+
+
+@pytest.mark.parametrize("length", [6, 7])
+def test_cudnn_is_given_an_even_number_of_tokens(length, monkeypatch):
+  """And is told how many there are; it cannot differentiate an odd number."""
+  library, seen = jax.nn.dot_product_attention, []
+
+  def without_a_gpu(query, *others, implementation, **known):
+    seen.append((implementation, query.shape[1]))
+    return library(query, *others, implementation="xla", **known)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", without_a_gpu)
+  x = tokens(batch=3, length=length, dim=48)
+  plain, other = (
+    attention.Attention(48, 3, implementation=name, rngs=nnx.Rngs(0))
+    for name in ("einsum", "cudnn")
+  )
+  np.testing.assert_allclose(other(x), plain(x), atol=1e-6)
+  np.testing.assert_allclose(
+    jax.grad(lambda x: jnp.sum(jnp.sin(other(x))))(x),
+    jax.grad(lambda x: jnp.sum(jnp.sin(plain(x))))(x),
+    atol=1e-5,
+  )
+  assert set(seen) == {("cudnn", length + length % 2)}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ def settings(spec="cifar10:pretrain", *overrides):
   ("platform", "dtype", "attention", "recompute_gelu"),
   [
     ("cpu", jnp.float32, "einsum", False),
-    ("gpu", jnp.bfloat16, "einsum", False),
+    ("gpu", jnp.bfloat16, "triton", False),
+    ("amd gpu", jnp.bfloat16, "einsum", False),
     ("early gpu", jnp.float32, "einsum", False),
     ("tpu", jnp.bfloat16, "kernel", True),
   ],
@@ -52,23 +53,34 @@ def test_swin_has_one_kind_of_attention():
 
 
 @pytest.mark.parametrize(
-  ("overrides", "size"),
+  ("kind", "overrides", "size"),
   [
-    (["model.attention_dropout_rate=0.1"], 32),
-    (["model.attention_mask=diagonal"], 32),
-    ([], 128),  # 1,025 tokens.
-    (["model.embed_dim=768", "model.num_heads=12"], 32),
+    *(
+      (kind, overrides, size)
+      for kind in ("tpu", "gpu")
+      for overrides, size in (
+        (["model.attention_dropout_rate=0.1"], 32),
+        (["model.attention_mask=diagonal"], 32),
+        ([], 128),  # 1,025 tokens.
+      )
+    ),
+    ("tpu", ["model.embed_dim=768", "model.num_heads=12"], 32),
+    ("gpu", ["model.num_heads=4"], 32),
+    ("gpu", ["model.dtype=float32"], 32),
   ],
 )
-def test_where_the_kernel_does_not_fit_a_tpu_takes_products(overrides, size):
+def test_where_its_kernel_does_not_fit_a_device_takes_products(
+  kind, overrides, size
+):
   asked = settings("cifar10:pretrain", *overrides)
-  assert hardware.choices(asked, size, "tpu")["attention"] == "einsum"
+  assert hardware.choices(asked, size, kind)["attention"] == "einsum"
 
 
 @pytest.mark.parametrize(
   ("attention", "size", "message"),
   [
     ("kernel", 128, "'kernel' must be 'einsum': 1025 tokens are more than 256"),
+    ("triton", 128, "'triton' must be 'einsum': it takes bfloat16 alone"),
     ("cudnn", 32, "'cudnn' needs bfloat16 and a GPU .* float32 on cpu; None"),
   ],
 )
@@ -94,8 +106,8 @@ def test_cudnn_computes_in_bfloat16_alone():
     ({"platform": "gpu", "compute_capability": "9.0"}, "gpu"),
     ({"platform": "gpu", "compute_capability": "12.0"}, "gpu"),
     ({"platform": "gpu", "compute_capability": "7.5"}, "early gpu"),
-    ({"platform": "gpu", "compute_capability": "gfx90a"}, "gpu"),
-    ({"platform": "gpu"}, "gpu"),
+    ({"platform": "gpu", "compute_capability": "gfx90a"}, "amd gpu"),
+    ({"platform": "gpu"}, "amd gpu"),
   ],
 )
 def test_kinds_of_devices(about, kind):

@@ -13,8 +13,8 @@ ORDER = """
   resize grid
   models.variants models.stages models.kernels models.head_kernels
   models.traffic models.flops
-  models.layers models.attention_kernel models.attention models.blocks
-  models.vit
+  models.layers models.attention_kernel models.attention_tile
+  models.attention_triton models.attention models.blocks models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
@@ -46,7 +46,8 @@ ORDER = """
   analysis.quickstart_page analysis.quickstart analysis.contact_sheet
   analysis.prediction analysis.hlo_text analysis.hlo analysis.residuals
   analysis.model_table
-  analysis.timing analysis.machine analysis.part analysis.parts
+  analysis.timing analysis.machine analysis.part
+  analysis.stand_ins analysis.parts
   analysis.op_profile
   analysis.pytorch_step analysis.rival analysis.needs analysis.benchmark
   analysis.benchmark_table analysis.benchmark_sweep analysis.pair_scaling

@@ -150,8 +150,7 @@ def measure(
   rate = 2 * side**3 / product.median * stage.mesh.size
   traced = None
   if profile:
-    step = next(part for part in made if part.name == "step")
-    traced = op_profile.measure(step, counts["step"])
+    traced = op_profile.measure(maker.traced(), counts["step"])
   taken = {
     part: found[part.name] / counts[part.name] for part in (*made, *rivals)
   }

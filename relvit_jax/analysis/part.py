@@ -13,8 +13,9 @@ import numpy as np
 from relvit_jax.analysis import timing
 from relvit_jax.training import repeating
 
-# Steps that a dispatch of a part may take whose loop has no bound.
-MANY = 2**12
+# Steps that a dispatch of a part may take whose loop has no bound; where each
+# number of them needs a program, it takes so many and never less.
+MANY, _FIXED = 2**12, 2**6
 
 
 class Part(NamedTuple):
@@ -54,7 +55,7 @@ class Part(NamedTuple):
 
 
 def stepping(
-  name: str, program: Any, held: list[Any], data: Any, most: int
+  name: str, program: Any, held: list[Any], data: Any, most: int, least: int = 1
 ) -> Part:
   """A part that trains; `held` has the state, which calls of others move on."""
 
@@ -65,7 +66,7 @@ def stepping(
   def compiled(count: int) -> Any:
     return program.lower(held[0], data, np.int32(count)).compile()
 
-  return Part(name, call, most, 1, compiled)
+  return Part(name, call, most, least, compiled)
 
 
 def dispatches(count: int, most: int) -> Iterator[int]:
@@ -96,6 +97,8 @@ def carried(
   # What is handed on is overwritten, and others may need it.
   carry, seed = jax.jit(lambda all: jax.tree.map(jnp.copy, all))(carry), 0
   platform = jax.devices()[0].platform
+  if repeating.is_fixed(platform):
+    most = least = min(most, max(least, _FIXED))
   program = repeating.jit(many, platform, donate_argnums=len(given))
 
   def call(count: int) -> Any:

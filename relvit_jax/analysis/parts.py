@@ -6,7 +6,6 @@ something of its own, on a CPU above all the first touch of its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from relvit_jax.analysis import part
-from relvit_jax.data import feed, splits, views
+from relvit_jax.analysis import part, stand_ins
+from relvit_jax.data import feed, views
 from relvit_jax.models import layers
 from relvit_jax.training import (
   metrics,
@@ -28,12 +27,17 @@ from relvit_jax.training import (
 )
 from relvit_jax.training import stage as stages
 
+# XLA's, for GPUs: no graphs of kernels.
+_APART = {"xla_gpu_enable_command_buffer": ""}
+
 
 class Parts:
   """Makes the parts of a stage; each compiles what it needs."""
 
   def __init__(self, stage: stages.Stage):
     self._stage = stage
+    self._platform = partitioning.platform(stage.mesh)
+    self._bare_made: dict[bool, tuple[Any, list[step.TrainState], Any]] = {}
     self._words = np.asarray(
       jax.device_get(step.order_words(stage.init(0).key))
     )
@@ -62,15 +66,29 @@ class Parts:
 
     They were drawn and augmented before.
     """
-    return part.stepping("step", *self._bare(), self._stage.feed.max_steps)
+    return self._many(False)
+
+  def traced(self) -> part.Part:
+    """The same, of which a profiler can tell every operation.
+
+    A GPU takes a loop as a graph, and a trace has only the whole of it.
+    """
+    return self._many(self._platform == "gpu")
+
+  def _many(self, apart: bool) -> part.Part:
+    most = self._stage.feed.max_steps
+    least = most if repeating.is_fixed(self._platform) else 1
+    return part.stepping("step", *self._bare(apart), most, least)
 
   def alone(self) -> part.Part:
     """The same program, one step a dispatch."""
     return part.stepping("alone", *self._bare(), 1)
 
-  def _bare(self) -> tuple[Any, list[step.TrainState], Any]:
+  def _bare(
+    self, apart: bool = False
+  ) -> tuple[Any, list[step.TrainState], Any]:
     """(program, the state that its last call left, data)."""
-    if not hasattr(self, "_bare_made"):
+    if apart not in self._bare_made:
       stage = self._stage
       data = {
         "image": self._shown.images,
@@ -81,18 +99,19 @@ class Parts:
       program = repeating.jit(
         step.make_train_steps(
           stage.train_step(lambda keys, batch: batch["shown"]),
-          _Same(stage.feed, stage.mesh),
+          stand_ins.Same(stage.feed, stage.mesh),
           stage.mesh,
         ),
-        partitioning.platform(stage.mesh),
+        self._platform,
         out_shardings=(
           jax.tree.map(lambda leaf: leaf.sharding, stage.state_shapes),
           partitioning.replicated(stage.mesh),
         ),
         donate_argnums=0,
+        compiler_options=_APART if apart else None,
       )
-      self._bare_made = program, [state], data
-    return self._bare_made
+      self._bare_made[apart] = program, [state], data
+    return self._bare_made[apart]
 
   def end_to_end(self) -> part.Part:
     """As a run trains: feed, augmentation, step, and metrics to the host."""
@@ -178,7 +197,7 @@ class Parts:
     model = step.merge_model(
       stage.graphdef, dict(state.params) | {"heads": params}, state.fixed
     )
-    stand_in: Any = _Given(model.backbone, tokens)
+    stand_in: Any = stand_ins.Given(model.backbone, tokens)
     model.backbone = stand_in
     pairs = None
     if stage.localisation:
@@ -261,34 +280,3 @@ NAMES = (
   "feed",
   "end_to_end",
 )
-
-
-class _Given:
-  """Stands where a backbone stood, and hands out tokens."""
-
-  def __init__(self, backbone: Any, tokens: layers.Tokens):
-    self.embed_dim, self.grid_size = backbone.embed_dim, backbone.grid_size
-    self.features, self._tokens = backbone.features, tokens
-
-  def __call__(self, images: Array, **others: Any) -> layers.Tokens:
-    del images, others
-    return self._tokens
-
-
-class _Same(feed.Resident):
-  """The batch that it is given, in every step."""
-
-  def __init__(self, like: feed.Feed, mesh: jax.sharding.Mesh):
-    empty = splits.Split(
-      "one batch",
-      np.zeros((1, 1, 1, 3), np.uint8),
-      np.zeros(1, np.int32),
-      (),
-    )
-    super().__init__(empty, like.batch_size, like.max_steps, mesh)
-
-  def batches(
-    self, words: Array, data: feed.Batch, step: Array
-  ) -> Callable[[Array], feed.Batch]:
-    del words, step
-    return lambda i: data

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from relvit_jax.models import attention_kernel, layers
+from relvit_jax.models import attention_kernel, attention_triton, layers
 from relvit_jax.models.variants import ATTENTION_MASKS, ATTENTIONS
 
 
@@ -40,8 +40,9 @@ class Attention(nnx.Module):
     mask: as of `attention_mask`; None: all attend to all.
     implementation: one of `variants.ATTENTIONS`, alike but for rounding.
       "einsum" are products that XLA fuses with what is around them; "kernel"
-      is `attention_kernel`, for TPUs; "xla" and "cudnn" are those of
-      `jax.nn.dot_product_attention`, the second for bfloat16 on GPUs.
+      is `attention_kernel`, for TPUs, "triton" is `attention_triton`, for GPUs;
+      "xla" and "cudnn" are those of `jax.nn.dot_product_attention`, the second
+      for bfloat16 on GPUs.
   """
 
   def __init__(
@@ -80,12 +81,16 @@ class Attention(nnx.Module):
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
-    qkv = self.qkv(layers.rows(x))
     mixed: Any
-    if self.implementation == "kernel":
+    if self.implementation == "triton":
+      mixed = attention_triton.attend(
+        *layers.unbiased(self.qkv, layers.rows(x)), x.shape[1], self.num_heads
+      )
+    elif self.implementation == "kernel":
+      qkv = self.qkv(layers.rows(x))
       mixed = attention_kernel.attend(qkv, x.shape[1], self.num_heads)
     else:
-      parts = self._heads(qkv, x.shape)
+      parts = self._heads(self.qkv(layers.rows(x)), x.shape)
       if self.implementation == "einsum":
         mixed = self._by_einsum(*parts, train=train, rngs=rngs)
       else:
@@ -122,12 +127,22 @@ class Attention(nnx.Module):
     )
     return jnp.einsum("bhij,bhjd->bhid", weights, value)
 
-  def _by_library(self, *parts: Array) -> Float[Array, "B heads N d"]:
+  def _by_library(
+    self, *parts: Float[Array, "B heads N d"]
+  ) -> Float[Array, "B heads N d"]:
+    batch, _, length, _ = parts[0].shape
+    known: dict[str, Any] = {"implementation": self.implementation}
+    if self.implementation == "cudnn" and length % 2:
+      # Its backward pass takes an even number of tokens; one is told not to be.
+      parts = tuple(
+        jnp.pad(part, ((0, 0), (0, 0), (0, 1), (0, 0))) for part in parts
+      )
+      there = jnp.full((batch,), length, jnp.int32)
+      known |= {"query_seq_lengths": there, "key_value_seq_lengths": there}
     mixed = jax.nn.dot_product_attention(
-      *(jnp.swapaxes(part, 1, 2) for part in parts),
-      implementation="cudnn" if self.implementation == "cudnn" else "xla",
+      *(jnp.swapaxes(part, 1, 2) for part in parts), **known
     )
-    return jnp.swapaxes(mixed, 1, 2)
+    return jnp.swapaxes(mixed, 1, 2)[:, :, :length]
 
   def _attend(
     self, query: Float[Array, "B heads N d"], key: Float[Array, "B heads N d"]

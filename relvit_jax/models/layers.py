@@ -93,6 +93,21 @@ def linear(
   )
 
 
+def unbiased(
+  linear: nnx.Linear, x: Float[Array, "M D"]
+) -> tuple[Float[Array, "M F"], Float[Array, " F"]]:
+  """(x · kernel, the bias that is still to be added; 0 where there is none).
+
+  For what follows and can add it as it reads; a GPU's products do not.
+  """
+  kernel = linear.kernel[...]
+  dtype = linear.dtype or kernel.dtype
+  made = x.astype(dtype) @ kernel.astype(dtype)
+  if linear.bias is None:
+    return made, jnp.zeros(kernel.shape[1], dtype)
+  return made, linear.bias[...].astype(dtype)
+
+
 class PatchEmbed(nnx.Module):
   """A linear map of each patch's RGB pixels: a convolution without overlap."""
 

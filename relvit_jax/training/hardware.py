@@ -10,7 +10,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from relvit_jax.models import attention_kernel, flops, variants
+from relvit_jax.models import (
+  attention_kernel,
+  attention_triton,
+  flops,
+  variants,
+)
 
 # How long a dispatch is to last: long enough for what it costs by itself to be
 # nothing, short enough for a run to stop soon when it is told to. Seconds.
@@ -21,11 +26,19 @@ _MOST_STEPS = 200
 # of an accelerator a tenth of what an H100's matrix units do, of an early GPU
 # half of a T4's float32. More cores have shorter dispatches; a number of cores
 # would be another for every machine that goes on with a run.
-_RATES = {"cpu": 120e9, "gpu": 80e12, "tpu": 80e12, "early gpu": 4e12}
+_RATES = {
+  "cpu": 120e9,
+  "gpu": 80e12,
+  "amd gpu": 80e12,
+  "tpu": 80e12,
+  "early gpu": 4e12,
+}
+# What attention is computed by where nothing is said and nothing is in the way.
+_ATTENTIONS = {"tpu": "kernel", "gpu": "triton"}
 
 
 def kind_of(device: Any) -> str:
-  """cpu, tpu, gpu, or early gpu: one that has no units for bfloat16.
+  """cpu, tpu, gpu, amd gpu, or early gpu: one without units for bfloat16.
 
   Those are NVIDIA's before compute capability 8, such as T4 and V100.
   """
@@ -33,7 +46,9 @@ def kind_of(device: Any) -> str:
     return device.platform
   # AMD's are called otherwise, such as gfx90a.
   found = re.match(r"(\d+)\.", str(getattr(device, "compute_capability", "")))
-  return "early gpu" if found and int(found[1]) < 8 else "gpu"
+  if not found:
+    return "amd gpu"
+  return "early gpu" if int(found[1]) < 8 else "gpu"
 
 
 def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
@@ -50,7 +65,7 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
   """
   model = config.model
   family = variants.FAMILIES[variants.family_of(model.backbone)]
-  has_bfloat16 = kind in ("gpu", "tpu")
+  has_bfloat16 = kind in ("gpu", "amd gpu", "tpu")
   name = model.dtype or ("bfloat16" if has_bfloat16 else "float32")
   made: dict[str, Any] = {"dtype": jnp.dtype(name)}
   made["recompute_gelu"] = (
@@ -58,31 +73,36 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
   )
   if "attention" not in family.words:
     return made
-  obstacle = _obstacle(config, image_size, made["dtype"].itemsize)
-  if model.attention == "kernel" and obstacle:
-    raise ValueError(f"model.attention='kernel' must be 'einsum': {obstacle}")
-  if model.attention == "cudnn" and (kind != "gpu" or name != "bfloat16"):
+  asked, itemsize = model.attention, made["dtype"].itemsize
+  best = asked or _ATTENTIONS.get(kind, "einsum")
+  obstacle = _obstacle(best, config, image_size, itemsize)
+  if asked and obstacle:
+    raise ValueError(f"model.attention={asked!r} must be 'einsum': {obstacle}")
+  if asked == "cudnn" and (kind != "gpu" or name != "bfloat16"):
     raise ValueError(
       "model.attention='cudnn' needs bfloat16 and a GPU that has it, and this "
       f"is {name} on {kind}; None takes what suits it"
     )
-  on_tpu = kind == "tpu" and not obstacle
-  made["attention"] = model.attention or ("kernel" if on_tpu else "einsum")
+  made["attention"] = "einsum" if obstacle else best
   return made
 
 
-def _obstacle(config: Any, image_size: int, itemsize: int) -> str:
-  """Why the attention kernel is none for this model; empty where it is one."""
+def _obstacle(name: str, config: Any, image_size: int, itemsize: int) -> str:
+  """Why this kernel is none for the model; empty where it is one."""
   model = config.model
+  if name not in _ATTENTIONS.values():
+    return ""
   if model.attention_mask or model.attention_dropout_rate:
     return "it has neither a mask nor dropout"
   cost = flops.per_image(
     model.backbone, image_size, model.patch_size, ("relation",), **_sizes(model)
   )
   sizes = variants.sizes_of(model.backbone) | _sizes(model)
-  return attention_kernel.obstacle(
-    cost.tokens, sizes["embed_dim"], sizes["num_heads"], itemsize
-  )
+  shape = cost.tokens, sizes["embed_dim"], sizes["num_heads"]
+  if name == "triton":
+    float32 = "it takes bfloat16 alone" if itemsize > 2 else ""
+    return float32 or attention_triton.obstacle(*shape)
+  return attention_kernel.obstacle(*shape, itemsize)
 
 
 def steps_per_dispatch(

@@ -127,7 +127,7 @@ def adamw(
 
   betas 0.9 and 0.999, epsilon 1e-8. As in PyTorch, a parameter without a
   gradient does not decay, where optax would shrink it to half in a CIFAR run.
-  A gradient that is zero in every entry counts as none; that differs from
+  A gradient whose squares sum to zero counts as none; that differs from
   PyTorch where a loss of weight 0 or drop-path on a whole batch makes it so.
 
   Args:
@@ -139,13 +139,43 @@ def adamw(
   """
   if clip_norm is not None and clip_norm <= 0:
     raise ValueError(f"clip_norm={clip_norm} must be positive, or None")
-  return optax.chain(
+  clip = (
     optax.identity()
     if clip_norm is None
-    else optax.clip_by_global_norm(clip_norm),
-    _adam_with_decay(weight_decay, decay_all),
+    else optax.clip_by_global_norm(clip_norm)
+  )
+  parts = (
+    clip,
+    optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
     optax.scale_by_learning_rate(schedule_or_lr),
   )
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    if params is None:
+      raise ValueError("adamw decays weights: update needs params")
+    states: Any = list(state)
+    # The sums that the global norm is made of: any other question of every
+    # gradient would be hundreds of passes more over small arrays.
+    seen = jax.tree.map(
+      lambda leaf: optax.tree.norm(leaf, squared=True), updates
+    )
+    updates, states[0] = parts[0].update(updates, states[0])
+    updates, states[1] = parts[1].update(updates, states[1])
+
+    def decay(path: Any, step: Any, square: Any, param: Any) -> Any:
+      if not decay_all and not decays(path, param):
+        return step
+      return step + (square > 0) * weight_decay * param
+
+    updates = jax.tree_util.tree_map_with_path(decay, updates, seen, params)
+    updates, states[2] = parts[2].update(updates, states[2])
+    return updates, tuple(states)
+
+  return optax.GradientTransformation(optax.chain(*parts).init, update)
 
 
 # By the last name of its path.
@@ -184,30 +214,3 @@ def averaging(decay: float) -> Callable[[Any, Any, jax.Array], Any]:
     return ema(mean, params, jnp.minimum(decay, (1 + step) / (10 + step)))
 
   return average
-
-
-def _adam_with_decay(
-  weight_decay: float, decay_all: bool
-) -> optax.GradientTransformation:
-  adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
-
-  def update(
-    updates: optax.Updates,
-    state: optax.OptState,
-    params: optax.Params | None = None,
-  ) -> tuple[optax.Updates, optax.OptState]:
-    if params is None:
-      raise ValueError("adamw decays weights: update needs params")
-    steps, state = adam.update(updates, state, params)
-
-    def decay(
-      path: Any, step: jax.Array, gradient: jax.Array, param: jax.Array
-    ) -> Any:
-      if not decay_all and not decays(path, param):
-        return step
-      return step + jnp.any(gradient != 0) * weight_decay * param
-
-    decayed = jax.tree_util.tree_map_with_path(decay, steps, updates, params)
-    return decayed, state
-
-  return optax.GradientTransformation(adam.init, update)

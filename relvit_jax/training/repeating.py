@@ -8,6 +8,11 @@ from typing import Any
 import jax
 
 
+def is_fixed(platform: str) -> bool:
+  """Whether each number of turns has a program of its own."""
+  return platform == "gpu"
+
+
 def jit(function: Callable[..., Any], platform: str, **keywords: Any) -> Any:
   """`jax.jit` of a function whose last argument says how often its loop turns.
 
@@ -20,6 +25,6 @@ def jit(function: Callable[..., Any], platform: str, **keywords: Any) -> Any:
     platform: of the devices: cpu, gpu or tpu.
     **keywords: of `jax.jit`.
   """
-  if platform == "gpu":
+  if is_fixed(platform):
     keywords["static_argnums"] = -1
   return jax.jit(function, **keywords)
