@@ -28,7 +28,7 @@ def test_most_tokens_make_a_tile_and_one_may_follow(length, size, count, alone):
 def test_no_token_is_left_out():
   for length in range(1, 300):
     cut = attention_tile.cut(length)
-    assert cut.count + cut.alone == length
-    assert cut.count <= cut.size
+    assert cut.present + cut.alone == length
+    assert cut.present <= cut.size
     assert cut.size >= attention_tile.LEAST
     assert cut.size & (cut.size - 1) == 0

@@ -140,6 +140,13 @@ def test_the_readme_s_table():
   assert benchmark_table.markdown([REPORT]) == MARKDOWN
 
 
+def test_a_part_that_was_not_measured_is_a_dash():
+  parts = {"step": REPORT["result"]["parts"]["step"]}
+  result = REPORT["result"] | {"parts": parts}
+  row = benchmark_table.markdown([REPORT | {"result": result}]).splitlines()[-1]
+  assert row.endswith("| 21.3 | – | – / – | 62.0 % | 25.0 % | – | – | – |")
+
+
 def test_the_readme_has_the_numbers_of_the_files(capsys):
   readme = (ROOT / "README.md").read_text(encoding="utf-8")
   section = readme.split("\n## Speed\n")[1].split("\n## ")[0]

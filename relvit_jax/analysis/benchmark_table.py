@@ -82,14 +82,12 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
   for report in reports:
     here, result = report["machine"], report["result"]
     found, rows = result["config"], result["parts"]
-    bare = rows["step"]
     size = f"{found['image_size']}"
     if found["patch_size"] is not None:
       size += f"/{found['patch_size']}"
-    rivals = " / ".join(
-      _rate(rows[name]["images_per_second"]) if name in rows else "–"
-      for name in _RIVALS
-    )
+    rivals = " / ".join(_speed(rows.get(name)) for name in _RIVALS)
+    bare = rows["step"]
+    shares = (rows.get(name) for name in ("augmentation", "heads", "optimizer"))
     cells = [
       f"{found['backbone']} {size}, {result['parameters'] / 1e6:.1f} M, "
       f"{found['stage']}",
@@ -97,18 +95,19 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
       f"{_devices(found['devices'], here)}; {result['dtype']}; {here['date']}",
       f"{_ms(bare['median'])} ({_ms(bare['lower_quartile'])}–"
       f"{_ms(bare['upper_quartile'])})",
-      _rate(bare["images_per_second"]),
-      _rate(rows["end_to_end"]["images_per_second"]),
+      _speed(bare),
+      _speed(rows.get("end_to_end")),
       rivals,
       _share(bare["share_of_rate"]),
       _share(bare["share_of_bound"]),
-      *(
-        _share(rows[name]["share_of_step"])
-        for name in ("augmentation", "heads", "optimizer")
-      ),
+      *(_share(row and row["share_of_step"]) for row in shares),
     ]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n" + "".join(map(_profiled, reports))
+
+
+def _speed(row: Mapping[str, Any] | None) -> str:
+  return _rate(row["images_per_second"]) if row else "–"
 
 
 def _profiled(report: Mapping[str, Any]) -> str:

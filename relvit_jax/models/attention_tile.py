@@ -28,12 +28,12 @@ class Cut(NamedTuple):
 
   Attributes:
     size: of the array that most of them make.
-    count: how many of it there are; the others are 0.
+    present: how many of it there are; the others are 0.
     alone: whether one more follows.
   """
 
   size: int
-  count: int
+  present: int
   alone: bool
 
 
@@ -45,47 +45,68 @@ def cut(length: int) -> Cut:
   return Cut(above, length, False)
 
 
-class _Place:
-  """Where a program finds its own: one head of one image."""
+class _Head:
+  """One head of one image: where a program finds what is its own.
 
-  def __init__(self, dim: int, length: int, num_heads: int):
-    self.image, self.head = pl.program_id(0), pl.program_id(1)
-    self.dim, self.length = dim, length
-    self.width = dim // num_heads
-    self.scale = self.width**-0.5
+  Args:
+    qkv, bias: as of `attention_triton.attend`.
+    length: tokens of an image.
+    num_heads: of all columns.
+  """
+
+  def __init__(self, qkv: Any, bias: Any, length: int, num_heads: int):
+    self._qkv, self._bias, self._length = qkv, bias, length
+    self._dim = qkv.shape[1] // 3
+    self._width = self._dim // num_heads
+    self.scale = self._width**-0.5
     self.cut = cut(length)
-    self.there = jnp.arange(self.cut.size) < self.cut.count
+    self._there = jnp.arange(self.cut.size) < self.cut.present
 
-  def columns(self, part: int) -> Any:
-    return pl.ds(part * self.dim + self.head * self.width, self.width)
+  def tile(self, part: int) -> Array:
+    """Queries (0), keys (1) or values (2) of the tile."""
+    return self._own_bias(part)[None] + self.load(self._qkv, part)
 
-  def tile(self, rows: Any, part: int) -> tuple[Any, Any]:
-    """(most of its rows, which of them there are)."""
-    size = self.cut.size
-    place = rows.at[pl.ds(self.image * self.length, size), self.columns(part)]
-    if self.cut.count == size:
-      return place, None
-    return place, jnp.broadcast_to(self.there[:, None], (size, self.width))
+  def last(self, part: int) -> Array:
+    """Of the token that is alone, in float32."""
+    own = self._own_bias(part) + self._load_last(self._qkv, part)
+    return own.astype(jnp.float32)
 
-  def load(self, rows: Any, part: int = 0, bias: Any = 0) -> Array:
-    place, mask = self.tile(rows, part)
-    return bias + plgpu.load(
-      place, mask=mask, other=None if mask is None else 0.0
-    )
+  def load(self, rows: Any, part: int = 0) -> Array:
+    """Of the tile; 0 where there is no token."""
+    place, there = self._tile(rows, part)
+    return plgpu.load(place, mask=there, other=None if there is None else 0.0)
 
-  def load_last(self, rows: Any, part: int = 0, bias: Any = 0) -> Array:
-    row = self.image * self.length + self.length - 1
-    return (bias + plgpu.load(rows.at[row, self.columns(part)])).astype(
-      jnp.float32
-    )
+  def load_last(self, rows: Any) -> Array:
+    return self._load_last(rows, 0).astype(jnp.float32)
 
   def store(self, rows: Any, part: int, value: Array) -> None:
-    place, mask = self.tile(rows, part)
-    plgpu.store(place, value.astype(rows.dtype), mask=mask)
+    place, there = self._tile(rows, part)
+    plgpu.store(place, value.astype(rows.dtype), mask=there)
 
   def store_last(self, rows: Any, part: int, value: Array) -> None:
-    row = self.image * self.length + self.length - 1
-    plgpu.store(rows.at[row, self.columns(part)], value.astype(rows.dtype))
+    place = rows.at[self._last_row(), self._columns(part)]
+    plgpu.store(place, value.astype(rows.dtype))
+
+  def _tile(self, rows: Any, part: int) -> tuple[Any, Any]:
+    """(where it lies, which of its rows there are)."""
+    size, first = self.cut.size, pl.program_id(0) * self._length
+    place = rows.at[pl.ds(first, size), self._columns(part)]
+    if self.cut.present == size:
+      return place, None
+    return place, jnp.broadcast_to(self._there[:, None], (size, self._width))
+
+  def _last_row(self) -> Any:
+    return (pl.program_id(0) + 1) * self._length - 1
+
+  def _columns(self, part: int) -> Any:
+    first = part * self._dim + pl.program_id(1) * self._width
+    return pl.ds(first, self._width)
+
+  def _own_bias(self, part: int) -> Array:
+    return plgpu.load(self._bias.at[self._columns(part)])
+
+  def _load_last(self, rows: Any, part: int) -> Array:
+    return plgpu.load(rows.at[self._last_row(), self._columns(part)])
 
   def weights(self, query: Array, key: Array, last: Any) -> tuple[Array, Any]:
     """Of each token for all in the tile, and for the last one if it is alone.
@@ -95,8 +116,8 @@ class _Place:
       last: the key of the last token, or None.
     """
     scores = plgpu.dot(query, key, trans_b=True) * self.scale
-    if self.cut.count < self.cut.size:
-      scores = jnp.where(self.there[None], scores, -jnp.inf)
+    if self.cut.present < self.cut.size:
+      scores = jnp.where(self._there[None], scores, -jnp.inf)
     highest = jnp.max(scores, axis=1)
     if last is None:
       powers = jnp.exp(scores - highest[:, None])
@@ -132,86 +153,75 @@ def _mix(weights: Array, rows: Array) -> Array:
 def forward(
   qkv: Any, bias: Any, out: Any, *, length: int, num_heads: int
 ) -> None:
-  place = _Place(out.shape[1], length, num_heads)
-
-  def load(part: int) -> Array:
-    own = plgpu.load(bias.at[place.columns(part)])
-    return place.load(qkv, part, own[None])
-
-  def last(part: int) -> Array:
-    own = plgpu.load(bias.at[place.columns(part)])
-    return place.load_last(qkv, part, own)
-
-  if not place.cut.alone:
-    weights, _ = place.weights(load(0), load(1), None)
-    place.store(out, 0, _product(weights, load(2)))
+  """The mixed values of the head's tokens."""
+  head = _Head(qkv, bias, length, num_heads)
+  if not head.cut.alone:
+    weights, _ = head.weights(head.tile(0), head.tile(1), None)
+    head.store(out, 0, _product(weights, head.tile(2)))
     return
-  weights, own = place.weights_of_last(last(0), load(1), last(1))
-  place.store_last(out, 0, _mix(weights, load(2)) + own * last(2))
-  weights, other = place.weights(load(0), load(1), last(1))
-  made = _product(weights, load(2)) + other[:, None] * last(2)[None]
-  place.store(out, 0, made)
+  weights, own = head.weights_of_last(head.last(0), head.tile(1), head.last(1))
+  made = _mix(weights, head.tile(2)) + own * head.last(2)
+  head.store_last(out, 0, made)
+  weights, other = head.weights(head.tile(0), head.tile(1), head.last(1))
+  made = _product(weights, head.tile(2)) + other[:, None] * head.last(2)[None]
+  head.store(out, 0, made)
 
 
 def backward(
-  qkv: Any,
-  bias: Any,
-  gradient: Any,
-  out: Any,
-  *,
-  length: int,
-  num_heads: int,
+  qkv: Any, bias: Any, gradient: Any, out: Any, *, length: int, num_heads: int
 ) -> None:
-  """In stages, each of which reads again what it needs.
+  """The gradients of queries, keys and values, from that of the result.
 
-  Kept in registers from stage to stage, in float32 too, the tiles would leave
-  room for one program on a multiprocessor, and not for all of that.
+  In stages, each of which reads again what it needs: kept in registers from
+  one to the next, in float32 too, the tiles would not leave room for that of
+  another program on the same multiprocessor.
   """
-  place = _Place(gradient.shape[1], length, num_heads)
-
-  def load(part: int) -> Array:
-    own = plgpu.load(bias.at[place.columns(part)])
-    return place.load(qkv, part, own[None])
-
-  def store(part: int, made: Array) -> None:
-    place.store(out, part, made)
-
-  if not place.cut.alone:
-    weights, _ = place.weights(load(0), load(1), None)
-    store(2, _turned(weights, place.load(gradient)))
-    to_weights = plgpu.dot(place.load(gradient), load(2), trans_b=True)
-    mean = jnp.sum(weights * to_weights, axis=1)
-    to_scores = weights * (to_weights - mean[:, None]) * place.scale
-    store(0, _product(to_scores, load(1)))
-    store(1, _turned(to_scores, load(0)))
+  head = _Head(qkv, bias, length, num_heads)
+  if head.cut.alone:
+    _backward_with_last(head, gradient, out)
     return
+  weights, _ = head.weights(head.tile(0), head.tile(1), None)
+  head.store(out, 2, _turned(weights, head.load(gradient)))
+  to_weights = plgpu.dot(head.load(gradient), head.tile(2), trans_b=True)
+  mean = jnp.sum(weights * to_weights, axis=1)
+  to_scores = weights * (to_weights - mean[:, None]) * head.scale
+  head.store(out, 0, _product(to_scores, head.tile(1)))
+  head.store(out, 1, _turned(to_scores, head.tile(0)))
 
-  # One more row and one more column, without the matrix units.
-  def last(part: int) -> Array:
-    own = plgpu.load(bias.at[place.columns(part)])
-    return place.load_last(qkv, part, own)
 
-  key, value, mine_last = load(1), load(2), place.load_last(gradient)
-  below, own = place.weights_of_last(last(0), key, last(1))
-  to_below, to_own = _dots(value, mine_last), jnp.sum(last(2) * mine_last)
+def _backward_with_last(head: _Head, gradient: Any, out: Any) -> None:
+  """The same, with one row and one column more of all scores.
+
+  `below` is that row, what the last token gives to those of the tile, and
+  `beside` the column, what they give to it; `own` is what it gives to itself.
+  """
+  key, value, mine_last = head.tile(1), head.tile(2), head.load_last(gradient)
+  below, own = head.weights_of_last(head.last(0), key, head.last(1))
+  to_below, to_own = _dots(value, mine_last), jnp.sum(head.last(2) * mine_last)
   mean = jnp.sum(below * to_below) + own * to_own
-  to_below = below * (to_below - mean) * place.scale
-  to_own = own * (to_own - mean) * place.scale
-  place.store_last(out, 0, _mix(to_below, key) + to_own * last(1))
-  weights, beside = place.weights(load(0), load(1), last(1))
-  mine, mine_last = place.load(gradient), place.load_last(gradient)
-  store(2, _turned(weights, mine) + below[:, None] * mine_last[None])
-  place.store_last(out, 2, _mix(beside, mine) + own * mine_last)
-  mine = place.load(gradient)
-  to_weights = plgpu.dot(mine, load(2), trans_b=True)
-  to_beside = _dots(mine, last(2))
+  to_below = below * (to_below - mean) * head.scale
+  to_own = own * (to_own - mean) * head.scale
+  head.store_last(out, 0, _mix(to_below, key) + to_own * head.last(1))
+
+  weights, beside = head.weights(head.tile(0), head.tile(1), head.last(1))
+  mine, mine_last = head.load(gradient), head.load_last(gradient)
+  made = _turned(weights, mine) + below[:, None] * mine_last[None]
+  head.store(out, 2, made)
+  head.store_last(out, 2, _mix(beside, mine) + own * mine_last)
+
+  mine = head.load(gradient)
+  to_weights = plgpu.dot(mine, head.tile(2), trans_b=True)
+  to_beside = _dots(mine, head.last(2))
   mean = jnp.sum(weights * to_weights, axis=1) + beside * to_beside
-  to_scores = weights * (to_weights - mean[:, None]) * place.scale
-  to_beside = beside * (to_beside - mean) * place.scale
-  store(0, _product(to_scores, load(1)) + to_beside[:, None] * last(1)[None])
-  query = load(0)
-  store(1, _turned(to_scores, query) + to_below[:, None] * last(0)[None])
-  place.store_last(out, 1, _mix(to_beside, query) + to_own * last(0))
+  to_scores = weights * (to_weights - mean[:, None]) * head.scale
+  to_beside = beside * (to_beside - mean) * head.scale
+  made = _product(to_scores, head.tile(1))
+  head.store(out, 0, made + to_beside[:, None] * head.last(1)[None])
+
+  query = head.tile(0)
+  made = _turned(to_scores, query) + to_below[:, None] * head.last(0)[None]
+  head.store(out, 1, made)
+  head.store_last(out, 1, _mix(to_beside, query) + to_own * head.last(0))
 
 
 def _product(left: Array, right: Array) -> Array:

@@ -157,7 +157,8 @@ def adamw(
   ) -> tuple[optax.Updates, optax.OptState]:
     if params is None:
       raise ValueError("adamw decays weights: update needs params")
-    states: Any = list(state)
+    given: Any = state
+    states = list(given)
     # The sums that the global norm is made of: any other question of every
     # gradient would be hundreds of passes more over small arrays.
     seen = jax.tree.map(
