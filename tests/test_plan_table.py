@@ -173,3 +173,16 @@ def test_the_readme_has_the_plans_that_are_kept():
   }
   readme = (root / "README.md").read_text(encoding="utf-8")
   assert plan_table.markdown(plans) in readme
+
+
+def test_the_readme_says_what_a_chip_moves_for_an_image():
+  root = pathlib.Path(__file__).resolve().parents[1]
+  kept = root / "relvit_jax/analysis/plans/one_chip/cifar10_v5e.json"
+  plan = json.loads(kept.read_text(encoding="utf-8"))
+  readme = (root / "README.md").read_text(encoding="utf-8")
+  for moved, said in (
+    (plan["kernel_bytes"], "read and write {:.1f} MB an image"),
+    (plan["main_memory_bytes"], "own memory: {:.1f} MB"),
+    (plan["compiler"]["bytes_accessed"], "twice, is {:.1f} ("),
+  ):
+    assert said.format(moved / 1e6 / plan["batch_size"]) in readme
