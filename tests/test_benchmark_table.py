@@ -164,8 +164,8 @@ def test_the_readme_s_profile():
   assert benchmark_table.markdown([REPORT | {"result": result}]) == (
     MARKDOWN
     + """
-Where a step of the vit_small goes, and what of it its products would not need
-at the measured rate:
+Where a step of the vit_small goes on AMD EPYC, and what of it its products
+would not need at the measured rate:
 
 |  | ms | of step | of rate | lost |
 | --- | --- | --- | --- | --- |
