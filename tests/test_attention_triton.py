@@ -1,4 +1,12 @@
-"""The GPU's attention kernel against the definition, interpreted on a CPU."""
+"""The GPU's attention kernel against the definition, interpreted on a CPU.
+
+On a machine with a GPU this file, run as a program, compiles it there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +87,28 @@ def test_bfloat16_is_as_near_as_its_rounding():
     )
 
 
+def on_a_gpu():
+  """Compares on the devices that there are."""
+  assert jax.devices()[0].platform == "gpu", jax.devices()
+  for length, width, num_heads in ((65, 64, 6), (50, 64, 3), (17, 16, 2)):
+    qkv, bias = given(32, length, width * num_heads, jnp.bfloat16)
+    wide = (qkv.astype(jnp.float32), bias.astype(jnp.float32))
+    with jax.default_matmul_precision("highest"):
+      exact = both(definition, *wide, length, num_heads)
+    ours = both(attention_triton.attend, qkv, bias, length, num_heads)
+    for our, want in zip(ours, exact, strict=True):
+      np.testing.assert_allclose(
+        our.astype(jnp.float32), want, atol=0.03 * np.abs(want).max()
+      )
+
+
+def test_compiled_for_a_gpu_it_is_the_same():
+  if shutil.which("nvidia-smi") is None:
+    pytest.skip("there is no NVIDIA GPU here")
+  here = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  subprocess.run([sys.executable, __file__], env=here, check=True)
+
+
 def test_every_device_takes_its_own_images():
   """And none asks another but for the sum of the bias' gradient."""
   mesh = partitioning.make_mesh(fsdp=2)
@@ -124,3 +154,7 @@ def test_a_jax_without_triton_has_no_kernel(monkeypatch):
   monkeypatch.setattr(attention_triton, "plgpu", None)
   monkeypatch.setattr(attention_tile, "plgpu", None)
   assert attention_triton.obstacle(65, 384, 6).endswith("has no Triton")
+
+
+if __name__ == "__main__":
+  on_a_gpu()
