@@ -102,10 +102,10 @@ def unbiased(
   """
   kernel = linear.kernel[...]
   dtype = linear.dtype or kernel.dtype
-  made = x.astype(dtype) @ kernel.astype(dtype)
+  made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
   if linear.bias is None:
     return made, jnp.zeros(kernel.shape[1], dtype)
-  return made, linear.bias[...].astype(dtype)
+  return made, jnp.asarray(linear.bias[...], dtype)
 
 
 class PatchEmbed(nnx.Module):
