@@ -117,8 +117,8 @@ def _profiled(report: Mapping[str, Any]) -> str:
   table = op_profile.markdown(result["profile"], result["products_rate"])
   says = textwrap.fill(
     f"Where a step of the {result['config']['backbone']} goes on "
-    f"{report['machine']['device']}, and what of it its products would not need "
-    "at the measured rate:",
+    f"{report['machine']['device']}, and what of it its products would not "
+    "need at the measured rate:",
     80,
   )
   return f"\n{says}\n\n{table}"

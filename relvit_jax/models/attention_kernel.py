@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
+
+from relvit_jax.models import by_device
 
 # A block's first axis is a multiple of this, the rows of a tile of bfloat16.
 _TILE = 16
@@ -152,22 +153,8 @@ def _images(length: int) -> int:
 
 def _run(kernel: Any, length: int, num_heads: int, *arrays: Array) -> Array:
   """The kernel over all images; each device of a mesh takes its own."""
-
-  def run(*arrays: Array) -> Array:
-    return jax.lax.platform_dependent(
-      *arrays,
-      tpu=functools.partial(_call, kernel, length, num_heads, False),
-      default=functools.partial(_call, kernel, length, num_heads, True),
-    )
-
-  # XLA cannot split a kernel of ours; it takes the rows as they lie.
-  mesh = jax.sharding.get_abstract_mesh()
-  rows = P(mesh.axis_names)
-  if mesh.empty:
-    return run(*arrays)
-  return jax.shard_map(run, in_specs=rows, out_specs=rows, check_vma=False)(
-    *arrays
-  )
+  called = functools.partial(_call, kernel, length, num_heads)
+  return by_device.call(called, "tpu", *arrays)
 
 
 def _call(

@@ -16,16 +16,14 @@ On an H200 with JAX 0.11.2, a step of ViT-S/4 with all pair heads, 256 images of
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from relvit_jax.models import attention_tile
+from relvit_jax.models import attention_tile, by_device
 from relvit_jax.models.attention_tile import plgpu
 
 # All scores of a head stay in registers.
@@ -80,8 +78,7 @@ def attend(
       qkv, bias
     )
 
-  rows = _rows()
-  return _by_device(run, (rows, P()), rows)(qkv, bias)
+  return by_device.call(run, "cuda", qkv, bias, whole=(1,))
 
 
 def _attend_forward(
@@ -99,8 +96,7 @@ def _attend_backward(
     return called(qkv, bias, gradient)
 
   qkv, bias = kept
-  rows = _rows()
-  made = _by_device(run, (rows, P(), rows), rows)(qkv, bias, gradient)
+  made = by_device.call(run, "cuda", qkv, bias, gradient, whole=(1,))
   # What is added to all keys moves no softmax, and the weights of a query sum
   # to 1.
   dim = gradient.shape[1]
@@ -113,29 +109,6 @@ def _attend_backward(
 
 
 attend.defvjp(_attend_forward, _attend_backward)
-
-
-def _rows() -> P:
-  return P(jax.sharding.get_abstract_mesh().axis_names)
-
-
-def _by_device(
-  run: Callable[..., Any], in_specs: Any, out_specs: Any
-) -> Callable[..., Any]:
-  """XLA cannot split a kernel of ours; each device takes the rows it has."""
-
-  def here(*arrays: Array) -> Any:
-    return jax.lax.platform_dependent(
-      *arrays,
-      cuda=functools.partial(run, False),
-      default=functools.partial(run, True),
-    )
-
-  if jax.sharding.get_abstract_mesh().empty:
-    return here
-  return jax.shard_map(
-    here, in_specs=in_specs, out_specs=out_specs, check_vma=False
-  )
 
 
 def _call(
