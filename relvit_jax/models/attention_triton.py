@@ -100,9 +100,11 @@ def _attend_backward(
   # What is added to all keys moves no softmax, and the weights of a query sum
   # to 1.
   dim = gradient.shape[1]
+  # A slice that goes through the barrier would be copied for it.
+  made, gradient = jax.lax.optimization_barrier((made, gradient))
   to_query, to_value = (
     jnp.sum(part.astype(jnp.float32), axis=0)
-    for part in jax.lax.optimization_barrier((made[:, :dim], gradient))
+    for part in (made[:, :dim], gradient)
   )
   to_bias = jnp.concatenate([to_query, jnp.zeros_like(to_query), to_value])
   return made, to_bias.astype(bias.dtype)
