@@ -33,7 +33,8 @@ ORDER = """
   training.pair_tasks training.pair_pass training.pair_blocks
   training.objectives training.metrics training.optimizer
   training.distributed training.preemption
-  training.partitioning training.step training.transfer training.evaluate
+  training.partitioning training.model_arrays training.step
+  training.transfer training.evaluate
   training.repeating training.hardware training.pieces training.stage
   training.waiting training.loop training.probe
   training.leaves training.logs training.checkpoint_folder training.checkpoint

@@ -10,7 +10,7 @@ from flax import nnx
 
 import relvit_jax
 from relvit_jax.data import mixing, views
-from relvit_jax.training import objectives, optimizer, step
+from relvit_jax.training import model_arrays, objectives, optimizer, step
 
 
 def create(rngs, **sizes):
@@ -39,7 +39,7 @@ def batch():
 def make_training(rate=0.1, order=None, mixed=None, average=None, **sizes):
   """(jitted step, state, graphdef), with plain gradient descent."""
   tx = optax.sgd(rate)
-  graphdef, _, _ = step.split_model(create(nnx.Rngs(0), **sizes))
+  graphdef, _, _ = model_arrays.split_model(create(nnx.Rngs(0), **sizes))
 
   def objective(outputs, labels, permutation, **_):
     return objectives.losses(outputs, labels, (4, 4), permutation=permutation)
@@ -52,7 +52,10 @@ def make_training(rate=0.1, order=None, mixed=None, average=None, **sizes):
     graphdef, tx, objective, augment, (4, 4), average=average
   )
   init = step.make_init(
-    lambda rngs: create(rngs, **sizes), step.split_model, tx, bool(average)
+    lambda rngs: create(rngs, **sizes),
+    model_arrays.split_model,
+    tx,
+    bool(average),
   )
   return jax.jit(train_step), jax.jit(init)(jax.random.key(0)), graphdef
 
@@ -75,7 +78,7 @@ def test_a_step_counts_and_lowers_the_loss(training):
 
 def test_metrics_are_those_of_the_state_before_the_step(training):
   train_step, state, graphdef = training
-  model = step.merge_model(graphdef, state.params, state.fixed)
+  model = model_arrays.merge_model(graphdef, state.params, state.fixed)
   outputs = model(batch()["image"].astype(jnp.float32) / 255)
   labels = {"label": batch()["label"]}
   expected = objectives.losses(outputs, labels, (4, 4))
@@ -100,7 +103,7 @@ def test_targets_follow_the_permutation_that_augmentation_returns():
     np.tile(np.arange(16), (4, 1)), axis=1
   )
   train_step, state, graphdef = make_training(order=jnp.asarray(order))
-  model = step.merge_model(graphdef, state.params, state.fixed)
+  model = model_arrays.merge_model(graphdef, state.params, state.fixed)
   outputs = model(batch()["image"].astype(jnp.float32) / 255)
   labels = {"label": batch()["label"]}
   told, silent = (
@@ -129,7 +132,7 @@ def test_the_step_follows_the_gradient(training):
   moved = jax.tree.map(lambda a, b: (a - b) / 0.1, state.params, after.params)
 
   def loss(params):
-    model = step.merge_model(graphdef, params, state.fixed)
+    model = model_arrays.merge_model(graphdef, params, state.fixed)
     outputs = model(batch()["image"].astype(jnp.float32) / 255)
     labels = {"label": batch()["label"]}
     return objectives.losses(outputs, labels, (4, 4))["total"]
@@ -144,33 +147,11 @@ def test_the_step_follows_the_gradient(training):
   )
 
 
-def test_split_and_merge_are_inverse():
-  model = create(nnx.Rngs(0))
-  graphdef, params, fixed = step.split_model(model)
-  images = jnp.ones((1, 8, 8, 3))
-  merged = step.merge_model(graphdef, params, fixed)
-  np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])
-  assert fixed == {}
-
-
-def test_with_heads_only_the_backbone_is_fixed():
-  model = create(nnx.Rngs(0))
-  graphdef, params, fixed = step.split_model(model, heads_only=True)
-  assert (set(params), set(fixed)) == ({"heads"}, {"backbone"})
-  _, everything, _ = step.split_model(model)
-  joined = step.joined(params, fixed)
-  assert jax.tree.structure(joined) == jax.tree.structure(everything)
-  assert step.picked(joined, params) == params
-  images = jnp.ones((1, 8, 8, 3))
-  merged = step.merge_model(graphdef, params, fixed)
-  np.testing.assert_array_equal(merged(images)["label"], model(images)["label"])
-
-
 def test_a_mixed_image_is_worth_its_share_of_both_labels():
   share = jnp.array([0.9, 0.6, 0.3, 1.0])
   mixed = mixing.Mixing(share, jnp.zeros(4, bool), jnp.zeros((4, 4), jnp.int32))
   train_step, state, graphdef = make_training(mixed=mixed)
-  model = step.merge_model(graphdef, state.params, state.fixed)
+  model = model_arrays.merge_model(graphdef, state.params, state.fixed)
   outputs = model(batch()["image"].astype(jnp.float32) / 255)
   log_p = np.asarray(jax.nn.log_softmax(outputs["label"]))
   own, partner = np.diag(log_p[:, :4]), np.diag(log_p[:, [1, 0, 3, 2]])

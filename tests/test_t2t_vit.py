@@ -10,7 +10,7 @@ from flax import nnx
 
 import relvit_jax
 from relvit_jax.models import t2t_vit, variants, vit
-from relvit_jax.training import step
+from relvit_jax.training import model_arrays
 
 TINY = {"embed_dim": 12, "depth": 2, "num_heads": 3, "token_dim": 4}
 
@@ -165,7 +165,7 @@ def test_outputs_of_all_tasks():
 
 
 def test_random_features_and_sinusoids_are_fixed():
-  _, params, fixed = compiled(lambda: step.split_model(create(**TINY)))
+  _, params, fixed = compiled(lambda: model_arrays.split_model(create(**TINY)))
   shapes = jax.tree.map(jnp.shape, fixed)
   assert shapes == {
     "backbone": {

@@ -10,7 +10,7 @@ from flax import nnx
 import relvit_jax
 from relvit_jax.interop import torch_official
 from relvit_jax.models import heads
-from relvit_jax.training import metrics, objectives, optimizer, step
+from relvit_jax.training import metrics, model_arrays, objectives, optimizer
 
 ALL = ("relation", "distance", "angle", "position", "label")
 OFFICIAL_OUTPUTS = {
@@ -24,13 +24,13 @@ OFFICIAL_OUTPUTS = {
 
 def train(model, images, labels, learning_rate, num_steps):
   """(gradient norm of the first step, summed loss of every step)."""
-  graphdef, params, fixed = step.split_model(model)
+  graphdef, params, fixed = model_arrays.split_model(model)
   tx = optimizer.paper_adamw(learning_rate, 0.1, 1.0)
 
   @jax.jit
   def one(params, state):
     def loss(params):
-      outputs = step.merge_model(graphdef, params, fixed)(images)
+      outputs = model_arrays.merge_model(graphdef, params, fixed)(images)
       return objectives.losses(outputs, {"label": labels}, model.grid_size)[
         "total"
       ]

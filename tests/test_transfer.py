@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import relvit_jax
-from relvit_jax.training import step, transfer
+from relvit_jax.training import model_arrays, step, transfer
 
 
 def params(seed, **options):
@@ -174,7 +174,7 @@ def test_a_state_starts_with_the_weights_frozen_or_not(
   source, target, heads_only
 ):
   state, _ = transfer.start(make_state(target, heads_only), source)
-  found = step.joined(state.params, state.fixed)
+  found = model_arrays.joined(state.params, state.fixed)
   np.testing.assert_array_equal(
     found["backbone"]["norm"]["scale"], source["backbone"]["norm"]["scale"]
   )

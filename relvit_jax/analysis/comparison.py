@@ -13,7 +13,7 @@ import numpy as np
 import scipy.stats
 
 from relvit_jax.data import sources
-from relvit_jax.training import loop, step, transfer
+from relvit_jax.training import loop, model_arrays, step, transfer
 from relvit_jax.training.stage import Stage
 
 
@@ -83,7 +83,7 @@ def run_arm(
       arm.pretrain, arm.pretrain.init(seed), test, on_progress
     )
     before = arm.pretrain.num_steps
-    source = step.joined(pretrained.weights, pretrained.fixed)
+    source = model_arrays.joined(pretrained.weights, pretrained.fixed)
     state, _ = transfer.start(state, source)
 
   def shifted(done: int, means: loop.Means) -> None:

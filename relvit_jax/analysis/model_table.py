@@ -12,7 +12,7 @@ from flax import nnx
 
 from relvit_jax.analysis import hlo, residuals
 from relvit_jax.models import flops, head_kernels, relvit, variants
-from relvit_jax.training import objectives, step
+from relvit_jax.training import model_arrays, objectives
 from relvit_jax.training.localisation import Localisation
 
 # What RelViT is trained at: (image size, patch size) in pixels. 32, 64 and
@@ -143,7 +143,7 @@ def describe(
       **sizes,
     )
   )
-  _, params, _ = step.split_model(model)
+  _, params, _ = model_arrays.split_model(model)
   cost = flops.per_image(
     backbone, image_size, patch_size, tasks, num_classes, **sizes
   )
@@ -197,12 +197,12 @@ def _training_loss(
   model: relvit.RelViT, image_size: int, batch: int
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
   """(loss, shapes of its arguments), the parameters first."""
-  graphdef, params, fixed = step.split_model(model)
+  graphdef, params, fixed = model_arrays.split_model(model)
 
   def loss(
     params: Any, fixed: Any, images: Any, labels: Any, key: Any
   ) -> jax.Array:
-    made = step.merge_model(graphdef, params, fixed)
+    made = model_arrays.merge_model(graphdef, params, fixed)
     pairs = None
     if "drloc" in made.heads:
       pairs = Localisation(head_kernels.NUM_PAIRS).draw(

@@ -19,6 +19,7 @@ from relvit_jax.data import feed, views
 from relvit_jax.models import layers
 from relvit_jax.training import (
   metrics,
+  model_arrays,
   optimizer,
   partitioning,
   pieces,
@@ -194,7 +195,7 @@ class Parts:
     self, given: Any, state: step.TrainState, shown: views.Shown, key: Array
   ) -> tuple[Array, Any]:
     stage, (params, tokens) = self._stage, given
-    model = step.merge_model(
+    model = model_arrays.merge_model(
       stage.graphdef, dict(state.params) | {"heads": params}, state.fixed
     )
     stand_in: Any = stand_ins.Given(model.backbone, tokens)

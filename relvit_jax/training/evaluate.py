@@ -12,10 +12,17 @@ from jaxtyping import Array
 
 from relvit_jax.data import feed
 from relvit_jax.training import localisation as localisations
-from relvit_jax.training import metrics, pair_blocks, partitioning, step
+from relvit_jax.training import (
+  metrics,
+  model_arrays,
+  pair_blocks,
+  partitioning,
+  step,
+)
 
 Evaluate = Callable[
-  [step.Params, step.Params, Iterable[feed.Batch]], dict[str, float]
+  [model_arrays.Params, model_arrays.Params, Iterable[feed.Batch]],
+  dict[str, float],
 ]
 
 
@@ -38,12 +45,12 @@ def make_evaluate(
   """
 
   def evaluate_batch(
-    params: step.Params, fixed: step.Params, batch: feed.Batch
+    params: model_arrays.Params, fixed: model_arrays.Params, batch: feed.Batch
   ) -> metrics.Metrics:
     images, pairs = view(batch), None
     if localisation:
       pairs = localisation.same(len(images), grid_size)
-    model = step.merge_model(graphdef, params, fixed)
+    model = model_arrays.merge_model(graphdef, params, fixed)
     outputs = model(images, pairs=pairs, dense=blocks.are_dense)
     outputs = blocks.answer(outputs, grid_size)
     labels, mask = {"label": batch["label"]}, batch["mask"]
@@ -64,7 +71,9 @@ def make_evaluate(
   )
 
   def evaluate(
-    params: step.Params, fixed: step.Params, batches: Iterable[feed.Batch]
+    params: model_arrays.Params,
+    fixed: model_arrays.Params,
+    batches: Iterable[feed.Batch],
   ) -> dict[str, float]:
     return metrics.means(compiled(params, fixed, batch) for batch in batches)
 

@@ -19,6 +19,7 @@ from relvit_jax.training import (
   distributed,
   logs,
   loop,
+  model_arrays,
   partitioning,
   preemption,
   step,
@@ -182,7 +183,7 @@ class Experiment:
     self._check_family(meta["config"]["model"]["backbone"])
     state, report = transfer.start(
       state,
-      step.joined(params, fixed),
+      model_arrays.joined(params, fixed),
       (tuple(meta["grid_size"]), self.stage.grid_size),
       own_positions=self._config.model.pos_embed_type == "sinusoidal",
     )

@@ -19,6 +19,7 @@ from relvit_jax.models import relvit
 from relvit_jax.training import (
   evaluate,
   hardware,
+  model_arrays,
   optimizer,
   pair_blocks,
   partitioning,
@@ -42,7 +43,7 @@ class Stage:
     num_steps: how long a run is.
     eval_every: steps from one evaluation to the next.
     grid_size: (rows, columns) of the patches that the pair tasks ask about.
-    graphdef: of the model, to merge with arrays (`step.merge_model`).
+    graphdef: of the model, to merge with arrays (`model_arrays.merge_model`).
     state_shapes: shape, type and sharding of every leaf of a state.
   """
 
@@ -188,7 +189,7 @@ class Stage:
 
   def model(self, state: step.TrainState) -> relvit.RelViT:
     """The model with the weights of a state, to call and look into."""
-    return step.merge_model(self.graphdef, state.weights, state.fixed)
+    return model_arrays.merge_model(self.graphdef, state.weights, state.fixed)
 
   def objective(self) -> step.Objective:
     """The losses of the config, for training."""
@@ -210,4 +211,6 @@ class Stage:
     )
 
   def _split(self, model: relvit.RelViT) -> tuple[Any, Any, Any]:
-    return step.split_model(model, heads_only=self.config.freeze_backbone)
+    return model_arrays.split_model(
+      model, heads_only=self.config.freeze_backbone
+    )

@@ -16,10 +16,13 @@ from jaxtyping import Array, PRNGKeyArray
 from relvit_jax.data import feed, mixing, views
 from relvit_jax.models.relvit import RelViT
 from relvit_jax.training import localisation as localisations
-from relvit_jax.training import metrics, pair_blocks, partitioning
-
-# Nested dicts of arrays; the keys of a list, such as blocks, are numbers.
-Params = dict[Any, Any]
+from relvit_jax.training import (
+  metrics,
+  model_arrays,
+  pair_blocks,
+  partitioning,
+)
+from relvit_jax.training.model_arrays import Params
 
 # What a run draws from its key, each from a key of its own.
 _ORDER, _NOISE = 0, 1
@@ -58,46 +61,6 @@ class TrainState:
   def weights(self) -> Params:
     """What the trained model answers with: the average where there is one."""
     return self.average or self.params
-
-
-def split_model(
-  model: RelViT, heads_only: bool = False
-) -> tuple[Any, Params, Params]:
-  """(graphdef, trained arrays, fixed arrays), the arrays as nested dicts.
-
-  Args:
-    model: not changed.
-    heads_only: whether the backbone is fixed; no gradient of it is computed.
-  """
-  trained = nnx.All(nnx.Param, nnx.PathContains("heads"))
-  graphdef, params, fixed = nnx.split(
-    model, trained if heads_only else nnx.Param, ...
-  )
-  return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(fixed)
-
-
-def merge_model(graphdef: Any, params: Params, fixed: Params) -> RelViT:
-  """The inverse of `split_model`; inside jit it costs nothing."""
-  return nnx.merge(graphdef, nnx.State(params), nnx.State(fixed))
-
-
-def joined(params: Params, fixed: Params) -> Params:
-  """All arrays of a model in one tree of nested dicts."""
-  result = dict(params)
-  for name, value in fixed.items():
-    inner = result.get(name)
-    result[name] = joined(inner, value) if isinstance(inner, dict) else value
-  return result
-
-
-def picked(arrays: Params, like: Params) -> Params:
-  """Of all arrays those at the paths of `like`."""
-  return {
-    name: picked(arrays[name], value)
-    if isinstance(value, dict)
-    else arrays[name]
-    for name, value in like.items()
-  }
 
 
 def make_init(
@@ -198,7 +161,7 @@ def _make_measure(
     shown: views.Shown,
     keys: Array,
   ) -> tuple[Array, metrics.Metrics]:
-    model = merge_model(graphdef, params, state.fixed)
+    model = model_arrays.merge_model(graphdef, params, state.fixed)
     images, permutation, mixed = shown
     pairs = None
     if localisation:

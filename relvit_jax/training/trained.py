@@ -18,10 +18,10 @@ from relvit_jax.training import (
   checkpoint,
   evaluate,
   hardware,
+  model_arrays,
   partitioning,
   pieces,
   probe,
-  step,
 )
 
 
@@ -78,12 +78,14 @@ class Trained:
         hardware.kind_of(self._mesh.devices.flat[0]),
       )
     )
-    self._graphdef, _, _ = step.split_model(
+    self._graphdef, _, _ = model_arrays.split_model(
       model, heads_only=self.config.freeze_backbone
     )
     same = partitioning.replicated(self._mesh)
     self._params, self._fixed = jax.device_put((params, fixed), same)
-    self.model = step.merge_model(self._graphdef, self._params, self._fixed)
+    self.model = model_arrays.merge_model(
+      self._graphdef, self._params, self._fixed
+    )
 
   def evaluate(self, split: feed.Examples) -> dict[str, float]:
     """Losses and metrics on a split."""
@@ -137,9 +139,9 @@ class Trained:
     """(params, fixed, batch) → (features, label scores or None)."""
 
     def ask(
-      params: step.Params, fixed: step.Params, batch: feed.Batch
+      params: model_arrays.Params, fixed: model_arrays.Params, batch: feed.Batch
     ) -> tuple[Float[Array, "B F"], Array | None]:
-      model = step.merge_model(self._graphdef, params, fixed)
+      model = model_arrays.merge_model(self._graphdef, params, fixed)
       tokens = model.backbone(self.views.evaluation(batch))
       if "label" not in model.heads:
         # Nobody taught the class token anything: the mean of the patches.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from relvit_jax.training import partitioning, step
+from relvit_jax.training import model_arrays, partitioning, step
 
 Grid = tuple[int, int]
 
@@ -123,17 +123,17 @@ def start(
   """
   both = backbone(
     source,
-    step.joined(state.params, state.fixed),
+    model_arrays.joined(state.params, state.fixed),
     grids,
     own_positions=own_positions,
   )
   if not both.taken:
     raise ValueError(f"no array of the checkpoint fits the model:\n{both}")
-  params = step.picked(both.params, state.params)
+  params = model_arrays.picked(both.params, state.params)
   return dataclasses.replace(
     state,
     params=params,
-    fixed=step.picked(both.params, state.fixed),
+    fixed=model_arrays.picked(both.params, state.fixed),
     # A copy: the training step donates all of its state.
     average=jax.tree.map(jnp.copy, params) if state.average else {},
   ), both
