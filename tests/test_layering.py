@@ -31,7 +31,7 @@ ORDER = """
   data.statistics data.views
   training.drloc training.localisation
   training.pair_tasks training.pair_pass training.pair_blocks
-  training.objectives training.metrics training.optimizer
+  training.objectives training.metrics training.stacking training.optimizer
   training.distributed training.preemption
   training.partitioning training.model_arrays training.step
   training.transfer training.evaluate

@@ -1,6 +1,7 @@
 """A stage as a whole: one compilation, any number of devices, the same run."""
 
 import dataclasses
+import re
 
 import chex
 import jax
@@ -318,6 +319,16 @@ def tiny_program():
 )
 def test_every_key_reaches_the_training_steps(tiny_program, key, value):
   assert program(**{key: value}) != tiny_program
+
+
+def test_vectors_of_one_length_are_moved_on_at_once(tiny_program):
+  """AdamW has one square root for every array that it moves."""
+  leaves = jax.tree.leaves(make(**TINY).state_shapes.params)
+  lengths = {len(leaf) for leaf in leaves if leaf.ndim == 1}
+  others = [leaf for leaf in leaves if leaf.ndim != 1]
+  roots = re.findall(r"stablehlo.sqrt %\w+ : tensor<\d", tiny_program)
+  assert len(roots) == len(others) + len(lengths)
+  assert len(leaves) > len(others) + 3 * len(lengths)
 
 
 def test_equal_keys_make_equal_training_steps(tiny_program):

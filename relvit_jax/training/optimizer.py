@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from relvit_jax.training import stacking
+
 
 def paper_schedule(
   base_lr: float, end_lr: float, total_steps: int
@@ -161,9 +163,7 @@ def adamw(
     states = list(given)
     # The sums that the global norm is made of: any other question of every
     # gradient would be hundreds of passes more over small arrays.
-    seen = jax.tree.map(
-      lambda leaf: optax.tree.norm(leaf, squared=True), updates
-    )
+    seen = jax.tree_util.tree_map_with_path(_squares, updates)
     updates, states[0] = parts[0].update(updates, states[0])
     updates, states[1] = parts[1].update(updates, states[1])
 
@@ -179,6 +179,12 @@ def adamw(
   return optax.GradientTransformation(optax.chain(*parts).init, update)
 
 
+def _squares(path: Any, leaf: jax.Array) -> jax.Array:
+  """The sum of a parameter's squares; of each row's, where they are stacked."""
+  axes = (1,) if stacking.is_stack(path) else tuple(range(leaf.ndim))
+  return jnp.sum(jnp.square(leaf), axis=axes, keepdims=True)
+
+
 # By the last name of its path.
 _NOT_DECAYED = re.compile(r"\w*bias\w*|scale|cls_token|pos_embed")
 
@@ -188,6 +194,8 @@ def decays(path: Any, param: Any) -> bool:
 
   Not from a vector, a norm, a bias or an embedding.
   """
+  if stacking.is_stack(path):
+    return False
   name = jax.tree_util.keystr(path[-1:], simple=True)
   return param.ndim > 1 and not _NOT_DECAYED.fullmatch(name)
 

@@ -21,6 +21,7 @@ from relvit_jax.training import (
   model_arrays,
   pair_blocks,
   partitioning,
+  stacking,
 )
 from relvit_jax.training.model_arrays import Params
 
@@ -125,8 +126,10 @@ def make_train_step(
     augment_keys = jax.random.split(keys[0], len(batch["image"]))
     shown = augment(augment_keys, batch)
     gradients, measured = jax.grad(measure, has_aux=True)(
-      state.params, state, batch["label"], shown, keys[1:]
+      stacking.apart(state.params), state, batch["label"], shown, keys[1:]
     )
+    if stacking.are_together(state.params):
+      gradients = stacking.together(gradients)
     with jax.named_scope("optimizer"):
       norm = optax.tree.norm(gradients)
       measured["gradient_norm"] = (norm, jnp.ones_like(norm))
@@ -198,10 +201,10 @@ def make_train_steps(
   """(state, a block of the feed, number of steps) → (state, metrics).
 
   Batches are drawn and steps taken in one dispatch, so that the host never
-  stands between two steps. How many steps is an argument, an int32 of at most
-  the feed's `max_steps`, for `repeating.jit`; where dispatches begin changes no
-  number. Metrics are [max_steps] each; the count of a step that was not taken
-  is 0.
+  stands between two steps; meanwhile vectors are stacked. How many steps is an
+  argument, an int32 of at most the feed's `max_steps`, for `repeating.jit`;
+  where dispatches begin changes no number. Metrics are [max_steps] each; the
+  count of a step that was not taken is 0.
   """
   sharding = partitioning.batch_sharding(mesh)
 
@@ -209,6 +212,7 @@ def make_train_steps(
     state: TrainState, data: feed.Batch, num_steps: Any
   ) -> tuple[TrainState, metrics.Metrics]:
     batch_of = training_feed.batches(order_words(state.key), data, state.step)
+    state = stacking.within(stacking.together, state, state.params)
     # Traced once, for its shapes and for the loop.
     take_step = jax.jit(train_step)
 
@@ -226,7 +230,8 @@ def make_train_steps(
     record = jax.tree.map(
       lambda leaf: jnp.zeros((training_feed.max_steps,), leaf.dtype), shapes
     )
-    return jax.lax.fori_loop(0, num_steps, one, (state, record))
+    state, record = jax.lax.fori_loop(0, num_steps, one, (state, record))
+    return stacking.within(stacking.apart, state, state.params), record
 
   return train_steps
 
