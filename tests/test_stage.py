@@ -5,12 +5,19 @@ import re
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relvit_jax import config
 from relvit_jax.data import sources
-from relvit_jax.training import metrics, partitioning, repeating, step
+from relvit_jax.training import (
+  metrics,
+  partitioning,
+  repeating,
+  stacking,
+  step,
+)
 from relvit_jax.training.stage import Stage
 
 SPLITS = sources.digits()
@@ -321,14 +328,31 @@ def test_every_key_reaches_the_training_steps(tiny_program, key, value):
   assert program(**{key: value}) != tiny_program
 
 
-def test_vectors_of_one_length_are_moved_on_at_once(tiny_program):
+def test_where_it_pays_vectors_of_one_length_move_on_at_once(monkeypatch):
   """AdamW has one square root for every array that it moves."""
+  monkeypatch.setattr(stacking, "pays", lambda platform: True)
   leaves = jax.tree.leaves(make(**TINY).state_shapes.params)
   lengths = {len(leaf) for leaf in leaves if leaf.ndim == 1}
   others = [leaf for leaf in leaves if leaf.ndim != 1]
-  roots = re.findall(r"stablehlo.sqrt %\w+ : tensor<\d", tiny_program)
+  roots = re.findall(r"stablehlo.sqrt %\w+ : tensor<\d", program())
   assert len(roots) == len(others) + len(lengths)
   assert len(leaves) > len(others) + 3 * len(lengths)
+
+
+def test_and_learn_the_same(monkeypatch):
+  keys = TINY | {"optimizer.ema_decay": 0.9}
+
+  def trained():
+    stage = make(**keys)
+    state, curve = train(stage, stage.init(0), 2)
+    state, more = train(stage, state, 2)
+    return jax.tree.map(jnp.shape, state), [*curve, *more]
+
+  shapes, curve = trained()
+  monkeypatch.setattr(stacking, "pays", lambda platform: True)
+  stacked, again = trained()
+  np.testing.assert_allclose(again, curve, rtol=1e-6)
+  assert stacked == shapes
 
 
 def test_equal_keys_make_equal_training_steps(tiny_program):

@@ -227,10 +227,10 @@ class Parts:
     decay = settings.ema_decay
     average = optimizer.averaging(decay) if decay is not None else None
     state = stage.init(0)
-    # As they lie while a dispatch lasts.
-    state = jax.jit(
-      lambda state: stacking.within(stacking.together, state, state.params)
-    )(state)
+    if stacking.pays(self._platform):
+      state = jax.jit(
+        lambda state: stacking.within(stacking.together, state, state.params)
+      )(state)
     gradients = jax.jit(
       lambda params: jax.tree.map(lambda x: jnp.full_like(x, 1e-3), params)
     )(state.params)

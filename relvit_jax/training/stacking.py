@@ -35,6 +35,16 @@ class Rows:
   paths: tuple[tuple[Any, ...], ...] = struct.field(pytree_node=False)
 
 
+def pays(platform: str) -> bool:
+  """Whether a dispatch on such devices is faster for it.
+
+  Not on a CPU, where kernels cost nothing to begin: two cores of a Zen 3, which
+  then take products in another order, need 198 ms instead of 193 for a step of
+  64 images by a ViT 96 wide.
+  """
+  return platform != "cpu"
+
+
 def together(arrays: dict[Any, Any]) -> dict[Any, Any]:
   """Nested dicts of arrays, with their vectors stacked by length."""
   others = traverse_util.flatten_dict(arrays)

@@ -201,18 +201,20 @@ def make_train_steps(
   """(state, a block of the feed, number of steps) → (state, metrics).
 
   Batches are drawn and steps taken in one dispatch, so that the host never
-  stands between two steps; meanwhile vectors are stacked. How many steps is an
-  argument, an int32 of at most the feed's `max_steps`, for `repeating.jit`;
-  where dispatches begin changes no number. Metrics are [max_steps] each; the
-  count of a step that was not taken is 0.
+  stands between two steps; meanwhile vectors are stacked, where that pays. How
+  many steps is an argument, an int32 of at most the feed's `max_steps`, for
+  `repeating.jit`; where dispatches begin changes no number. Metrics are
+  [max_steps] each; the count of a step that was not taken is 0.
   """
   sharding = partitioning.batch_sharding(mesh)
+  is_stacked = stacking.pays(partitioning.platform(mesh))
 
   def train_steps(
     state: TrainState, data: feed.Batch, num_steps: Any
   ) -> tuple[TrainState, metrics.Metrics]:
     batch_of = training_feed.batches(order_words(state.key), data, state.step)
-    state = stacking.within(stacking.together, state, state.params)
+    if is_stacked:
+      state = stacking.within(stacking.together, state, state.params)
     # Traced once, for its shapes and for the loop.
     take_step = jax.jit(train_step)
 
@@ -231,7 +233,9 @@ def make_train_steps(
       lambda leaf: jnp.zeros((training_feed.max_steps,), leaf.dtype), shapes
     )
     state, record = jax.lax.fori_loop(0, num_steps, one, (state, record))
-    return stacking.within(stacking.apart, state, state.params), record
+    if is_stacked:
+      state = stacking.within(stacking.apart, state, state.params)
+    return state, record
 
   return train_steps
 
