@@ -79,3 +79,65 @@ def test_unbiased_computes_in_the_type_of_the_layer():
   linear = layers.linear(3, 5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
   product, bias = layers.unbiased(linear, jnp.ones((4, 3)))
   assert (product.dtype, bias.dtype) == (jnp.bfloat16, jnp.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_side_by_side_is_each_layer(dtype):
+  first, second = (
+    layers.linear(3, 5, use_bias=use, dtype=dtype, rngs=nnx.Rngs(i))
+    for i, use in enumerate((True, False))
+  )
+  first.bias[...] = jnp.arange(5.0)
+  x = jax.random.normal(jax.random.key(1), (2, 4, 3))
+  made = layers.side_by_side([first, second], x)
+  for part, linear in zip(made, (first, second), strict=True):
+    assert part.dtype == (dtype or jnp.float32)
+    np.testing.assert_allclose(part, linear(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(5, 7), (64,), (60, 4, 65)])
+def test_one_product_is_each_of_them_and_so_are_its_gradients(widths):
+  """What fills the last tile has no part in it."""
+  keys = jax.random.split(jax.random.key(0), len(widths) + 1)
+  x = jax.random.normal(keys[0], (2, 4, 3))
+  kernels = [
+    jax.random.normal(key, (3, width))
+    for key, width in zip(keys[1:], widths, strict=True)
+  ]
+
+  def each(x, *kernels):
+    return [x @ kernel for kernel in kernels]
+
+  def gradients(function):
+    def loss(x, kernels):
+      return sum(jnp.sum(jnp.sin(part)) for part in function(x, *kernels))
+
+    return jax.grad(loss, (0, 1))(x, kernels)
+
+  for function in (lambda f: f(x, *kernels), gradients):
+    jax.tree.map(
+      lambda ours, want: np.testing.assert_allclose(
+        ours, want, rtol=1e-5, atol=1e-6
+      ),
+      function(layers.by_one_product),
+      function(each),
+    )
+
+
+def test_only_a_gpu_is_given_one_product():
+  linears = [
+    layers.linear(3, 5, use_bias=False, dtype=None, rngs=nnx.Rngs(i))
+    for i in range(4)
+  ]
+
+  def products(platform):
+    made = jax.jit(lambda x: layers.side_by_side(linears, x))
+    traced = made.trace(jnp.ones((2, 3)))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    return text.count("stablehlo.dot_general")
+
+  assert {name: products(name) for name in ("cuda", "tpu", "cpu")} == {
+    "cuda": 1,
+    "tpu": 4,
+    "cpu": 4,
+  }

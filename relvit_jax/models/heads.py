@@ -13,6 +13,9 @@ from jaxtyping import Array, Float, Int
 from relvit_jax.models import layers
 from relvit_jax.models.variants import DRLOC_MODES
 
+# Numbers of 16 bits that are read at once.
+_ALIGNED = 8
+
 
 class Projections(NamedTuple):
   """What the scores of all pairs of patches follow from, without the pairs.
@@ -30,10 +33,17 @@ def pair_scores(
   query: Float[Array, "B n R d"], key: Float[Array, "B N R d"]
 ) -> Float[Array, "B R n N"]:
   """Scaled products of some patches' queries with all keys, float32."""
+  factor = query.shape[-1] ** -0.5
+  if query.dtype == jnp.bfloat16:
+    # A GPU's matrix units do not like products of 42 numbers of 16 bits.
+    missing = (0, -query.shape[-1] % _ALIGNED)
+    query, key = (
+      jnp.pad(part, ((0, 0), (0, 0), (0, 0), missing)) for part in (query, key)
+    )
   scores = jnp.einsum(
     "bird,bjrd->brij", query, key, preferred_element_type=jnp.float32
   )
-  return scores * query.shape[-1] ** -0.5
+  return scores * factor
 
 
 class PairwiseHead(nnx.Module):
@@ -75,10 +85,19 @@ class PairwiseHead(nnx.Module):
 
   def project(self, tokens: Float[Array, "B N D"]) -> Projections:
     """Queries and keys, each [B, N, R, D // R]."""
-    split = (*tokens.shape[:2], self.num_scores, -1)
-    return Projections(
-      self.query(tokens).reshape(split), self.key(tokens).reshape(split)
-    )
+    return self.split(*layers.side_by_side(self.linears, tokens))
+
+  @property
+  def linears(self) -> tuple[nnx.Linear, ...]:
+    """The layers that read the tokens."""
+    return self.query, self.key
+
+  def split(
+    self, query: Float[Array, "B N F"], key: Float[Array, "B N F"]
+  ) -> Projections:
+    """What the layers made, by score."""
+    shape = (*query.shape[:2], self.num_scores, -1)
+    return Projections(query.reshape(shape), key.reshape(shape))
 
 
 class PositionHead(nnx.Module):
@@ -95,7 +114,16 @@ class PositionHead(nnx.Module):
     self.proj = layers.torch_linear(dim, num_patches, dtype=dtype, rngs=rngs)
 
   def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B N N"]:
-    return self.proj(tokens).astype(jnp.float32)
+    return self.scores(*layers.side_by_side(self.linears, tokens))
+
+  @property
+  def linears(self) -> tuple[nnx.Linear, ...]:
+    """The layers that read the tokens."""
+    return (self.proj,)
+
+  def scores(self, made: Float[Array, "B N N"]) -> Float[Array, "B N N"]:
+    """What the layer made, float32."""
+    return made.astype(jnp.float32)
 
 
 class LabelHead(nnx.Module):

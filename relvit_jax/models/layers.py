@@ -30,6 +30,9 @@ TORCH_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 LAYER_NORM_EPSILON = 1e-6
 
+# What a GPU takes of a row at once, in numbers of 16 bits.
+_TILE = 64
+
 
 class Fixed(nnx.Variable):
   """An array that belongs to the weights of a model and is never trained."""
@@ -106,6 +109,42 @@ def unbiased(
   if linear.bias is None:
     return made, jnp.zeros(kernel.shape[1], dtype)
   return made, jnp.asarray(linear.bias[...], dtype)
+
+
+def side_by_side(
+  linears: Sequence[nnx.Linear], x: Float[Array, "*S D"]
+) -> list[Float[Array, "*S _"]]:
+  """What each of some layers of one type makes of the same input.
+
+  On an NVIDIA GPU by one product, as are the gradients of input and weights:
+  those of a few hundred columns keep it half as busy as they could. Compiled
+  for a TPU, the gradients of the one would be written side by side first, a
+  tenth more of a step's traffic with main memory.
+  """
+  dtype = linears[0].dtype or linears[0].kernel.dtype
+  kernels = [jnp.asarray(linear.kernel[...], dtype) for linear in linears]
+  parts = jax.lax.platform_dependent(
+    jnp.asarray(x, dtype),
+    *kernels,
+    cuda=by_one_product,
+    default=lambda x, *kernels: [x @ kernel for kernel in kernels],
+  )
+  for i, linear in enumerate(linears):
+    if linear.bias is not None:
+      bias = jnp.asarray(linear.bias[...], dtype)
+      parts[i] += bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+  return parts
+
+
+def by_one_product(
+  x: Float[Array, "*S D"], *kernels: Float[Array, "D _"]
+) -> list[Float[Array, "*S _"]]:
+  """The product of x with each matrix."""
+  ends = np.cumsum([kernel.shape[1] for kernel in kernels])
+  # Rows that do not begin at whole tiles cost a GPU half its rate.
+  missing = jnp.zeros((x.shape[-1], -ends[-1] % _TILE), x.dtype)
+  made = x @ jnp.concatenate([*kernels, missing], axis=1)
+  return jnp.split(made, ends, axis=-1)[:-1]
 
 
 class PatchEmbed(nnx.Module):

@@ -18,6 +18,8 @@ Backbone = vit.ViT | swin.Swin
 BACKBONES = {"vit": vit.ViT, "swin": swin.Swin, "t2t_vit": t2t_vit.T2TViT}
 
 PAIR_SCORES = {"relation": len(grid.RELATIONS), "distance": 1, "angle": 1}
+# Tasks whose heads begin with linear layers of the same patches.
+_READ_PATCHES = (*PAIR_SCORES, "position")
 
 
 class RelViT(nnx.Module):
@@ -127,20 +129,32 @@ class RelViT(nnx.Module):
     if self.cls_to_patches:
       assert tokens.cls is not None
       patches = patches + tokens.cls[:, None]
+    linears = [
+      linear
+      for task, head in self.heads.items()
+      if task in _READ_PATCHES
+      for linear in head.linears
+    ]
+    made = iter(layers.side_by_side(linears, patches) if linears else [])
     outputs: dict[str, Any] = {}
     for task, head in self.heads.items():
-      if task in PAIR_SCORES and not dense:
-        outputs[task] = head.project(patches)
+      if task in PAIR_SCORES:
+        asked = head.split(next(made), next(made))
+        outputs[task] = _scores(task, asked) if dense else asked
+      elif task == "position":
+        outputs[task] = head.scores(next(made))
       elif task == "label":
         outputs[task] = head(self.backbone.features(tokens))
-      elif task == "drloc":
-        if pairs is not None:
-          outputs[task] = head(tokens.local, *pairs)
-      elif task == "relation" or task == "position":
-        outputs[task] = head(patches)
-      else:
-        outputs[task] = head(patches)[:, 0]
+      elif pairs is not None:
+        outputs[task] = head(tokens.local, *pairs)
     return outputs
+
+
+def _scores(
+  task: str, asked: heads.Projections
+) -> Float[Array, "B R N N"] | Float[Array, "B N N"]:
+  scores = heads.pair_scores(*asked)
+  return scores if PAIR_SCORES[task] > 1 else scores[:, 0]
 
 
 def create_model(
