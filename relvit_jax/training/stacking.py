@@ -47,7 +47,7 @@ def pays(platform: str) -> bool:
 
 def together(arrays: dict[Any, Any]) -> dict[Any, Any]:
   """Nested dicts of arrays, with their vectors stacked by length."""
-  others = traverse_util.flatten_dict(arrays)
+  others: dict[Any, Any] = traverse_util.flatten_dict(arrays)
   paths = collections.defaultdict(list)
   for path, leaf in others.items():
     if leaf.ndim == 1:
@@ -61,7 +61,7 @@ def together(arrays: dict[Any, Any]) -> dict[Any, Any]:
 
 def apart(arrays: dict[Any, Any]) -> dict[Any, Any]:
   """The inverse of `together`; what is not stacked stays as it is."""
-  flat = traverse_util.flatten_dict(
+  flat: dict[Any, Any] = traverse_util.flatten_dict(
     {name: part for name, part in arrays.items() if name != _ROWS}
   )
   for rows in arrays.get(_ROWS, {}).values():
