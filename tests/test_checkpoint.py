@@ -20,7 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 import relvit_jax
 from relvit_jax.training import checkpoint, partitioning
 from relvit_jax.training.checkpoint import Checkpoints
-from relvit_jax.training.step import TrainState, merge_model, split_model
+from relvit_jax.training.model_arrays import merge_model, split_model
+from relvit_jax.training.step import TrainState
 
 OPTIMIZER = optax.adamw(1e-3)
 

@@ -28,7 +28,8 @@ from relvit_jax.training.checkpoint_folder import (
   orbax,
   sealed,
 )
-from relvit_jax.training.step import Params, TrainState
+from relvit_jax.training.model_arrays import Params
+from relvit_jax.training.step import TrainState
 
 __all__ = [
   "Best",
