@@ -4,23 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tiny_models import create
 
-import relvit_jax
 from relvit_jax.training import model_arrays
-
-
-def create(rngs):
-  return relvit_jax.create_model(
-    "vit",
-    image_size=8,
-    patch_size=2,
-    tasks=("relation", "label"),
-    num_classes=10,
-    embed_dim=12,
-    depth=1,
-    num_heads=2,
-    rngs=rngs,
-  )
 
 
 def test_split_and_merge_are_inverse():

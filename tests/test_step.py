@@ -7,25 +7,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from tiny_models import create
 
-import relvit_jax
 from relvit_jax.data import mixing, views
 from relvit_jax.training import model_arrays, objectives, optimizer, step
-
-
-def create(rngs, **sizes):
-  return relvit_jax.create_model(
-    "vit",
-    image_size=8,
-    patch_size=2,
-    tasks=("relation", "label"),
-    num_classes=10,
-    embed_dim=12,
-    depth=1,
-    num_heads=2,
-    rngs=rngs,
-    **sizes,
-  )
 
 
 def batch():

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from relvit_jax.models import layers
 from relvit_jax.models.variants import DRLOC_MODES
 
+
 class Projections(NamedTuple):
   """What the scores of all pairs of patches follow from, without the pairs.
 
