@@ -25,7 +25,9 @@ from relvit_jax.training.checkpoint_folder import (
   absolute,
   best_of,
   find,
+  is_evaluated,
   orbax,
+  read_meta,
   sealed,
 )
 from relvit_jax.training.model_arrays import Params
@@ -259,18 +261,6 @@ def read(
   nested = leaves.nested(arrays)
   params = nested.get("average") or nested["params"]
   return record["meta"], params, nested.get("fixed", {})
-
-
-def read_meta(folder: Path, step: int | None = None) -> dict[str, Any]:
-  """The `meta` of a checkpoint, without reading an array."""
-  path, step = find(folder, step)
-  return Folder(path).record(step)["meta"]
-
-
-def is_evaluated(folder: Path, step: int) -> bool:
-  """Whether the metrics of a step are known: not where a run was stopped."""
-  path, step = find(folder, step)
-  return bool(Folder(path).metrics()[step])
 
 
 def _is_weight(name: str) -> bool:

@@ -149,6 +149,18 @@ def find(path: Path, which: int | str | None = None) -> tuple[Any, int]:
   return folder.path, found
 
 
+def read_meta(folder: Path, step: int | None = None) -> dict[str, Any]:
+  """The `meta` of a checkpoint, without reading an array."""
+  path, step = find(folder, step)
+  return Folder(path).record(step)["meta"]
+
+
+def is_evaluated(folder: Path, step: int) -> bool:
+  """Whether the metrics of a step are known: not where a run was stopped."""
+  path, step = find(folder, step)
+  return bool(Folder(path).metrics()[step])
+
+
 def sealed(content: Any) -> dict[str, Any]:
   """JSON together with its checksum."""
   text = json.dumps(content, sort_keys=True)
