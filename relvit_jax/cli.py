@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import relvit_jax
-from relvit_jax import large_pages
+from relvit_jax import accelerators, large_pages
 from relvit_jax.commands import CommandError, CommandStopped
 
 # A command is a module of relvit_jax.commands with `add_arguments(parser)`
@@ -65,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if chosen is None:
     parser.parse_args(typed)
     return 2
-  if arguments is None and chosen in _TRAIN:
-    large_pages.start_with()
+  if arguments is None:
+    accelerators.leave_libtpu_out()
+    if chosen in _TRAIN:
+      large_pages.start_with()
   command = importlib.import_module(f"relvit_jax.commands.{chosen}")
   command.add_arguments(subparsers[chosen])
   parsed, others = parser.parse_known_args(typed)

@@ -13,17 +13,16 @@ lock makes the latter 126 ms.
 
 from __future__ import annotations
 
-import glob
 import os
 import pathlib
 import sys
 from collections.abc import Mapping
 
+from relvit_jax import accelerators
+
 _VARIABLE = "GLIBC_TUNABLES"
 _TUNABLE = "glibc.malloc.hugetlb=1"
 _SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
-# What Linux calls GPUs and TPUs.
-_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/*")
 
 
 def start_with() -> None:
@@ -31,7 +30,7 @@ def start_with() -> None:
   changed = environment(
     os.environ,
     _SETTING.read_text(encoding="ascii") if _SETTING.exists() else "",
-    any(map(glob.glob, _ACCELERATORS)),
+    accelerators.are_there(),
   )
   if changed:
     sys.stdout.flush()

@@ -18,7 +18,8 @@ ORDER = """
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit
   models.heads models.relvit
-  config config_limits config_model config_checks compilation_cache large_pages
+  config config_limits config_model config_checks compilation_cache accelerators
+  large_pages
   data.images data.boxes data.splits
   data.builders.folders data.builders.image_folder
   data.builders.tiny_imagenet data.builders.imagenet100
