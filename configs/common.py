@@ -168,10 +168,10 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # summed over devices in this type. None: bfloat16 where a device has
         # units for it, else float32. [choice]
         "dtype": optional(str),
-        # Of ViT and T2T-ViT: how attention is computed. einsum, kernel (ours,
-        # for TPUs), triton (ours, for GPUs), xla or cudnn (both of JAX, the
-        # last for GPUs). None: kernel on a TPU and triton on a GPU where they
-        # fit, else einsum. Changes no number. [choice]
+        # Of ViT and T2T-ViT: how attention is computed. einsum, products (ours,
+        # for CPUs), kernel (ours, for TPUs), triton (ours, for GPUs), xla or
+        # cudnn (both of JAX, the last for GPUs). None: ours for the device
+        # where it fits, else einsum. Changes no number. [choice]
         "attention": optional(str),
         # Whether the backward pass computes GELU again: less memory traffic,
         # more work. None: on a TPU. Changes no number. [choice]

@@ -57,7 +57,9 @@ def test_heads_that_do_not_divide_the_width_are_refused():
     attention.Attention(12, 5, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("implementation", ["kernel", "triton", "xla"])
+@pytest.mark.parametrize(
+  "implementation", ["products", "kernel", "triton", "xla"]
+)
 def test_every_implementation_computes_the_same(implementation):
   x = tokens(batch=3, length=7, dim=48)
   plain, other = (

@@ -10,7 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from relvit_jax.models import attention_kernel, attention_triton, layers
+from relvit_jax.models import (
+  attention_kernel,
+  attention_products,
+  attention_triton,
+  layers,
+)
 from relvit_jax.models.variants import ATTENTION_MASKS, ATTENTIONS
 
 
@@ -39,8 +44,10 @@ class Attention(nnx.Module):
     num_heads: it must divide D.
     mask: as of `attention_mask`; None: all attend to all.
     implementation: one of `variants.ATTENTIONS`, alike but for rounding.
-      "einsum" are products that XLA fuses with what is around them; "kernel"
-      is `attention_kernel`, for TPUs, "triton" is `attention_triton`, for GPUs;
+      "einsum" are products that XLA fuses with what is around them, and that
+      JAX differentiates; "products" is `attention_products`, for CPUs,
+      "kernel" is `attention_kernel`, for TPUs, "triton" is `attention_triton`,
+      for GPUs;
       "xla" and "cudnn" are those of `jax.nn.dot_product_attention`, the second
       for bfloat16 on GPUs.
   """
@@ -81,21 +88,21 @@ class Attention(nnx.Module):
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
+    rows, sizes = layers.rows(x), (x.shape[1], self.num_heads)
     mixed: Any
     if self.implementation == "triton":
-      mixed = attention_triton.attend(
-        *layers.unbiased(self.qkv, layers.rows(x)), x.shape[1], self.num_heads
-      )
+      mixed = attention_triton.attend(*layers.unbiased(self.qkv, rows), *sizes)
     elif self.implementation == "kernel":
-      qkv = self.qkv(layers.rows(x))
-      mixed = attention_kernel.attend(qkv, x.shape[1], self.num_heads)
+      mixed = attention_kernel.attend(self.qkv(rows), *sizes)
+    elif self.implementation == "products":
+      mixed = attention_products.attend(self.qkv(rows), *sizes)
     else:
-      parts = self._heads(self.qkv(layers.rows(x)), x.shape)
+      parts = self._heads(self.qkv(rows), x.shape)
       if self.implementation == "einsum":
         mixed = self._by_einsum(*parts, train=train, rngs=rngs)
       else:
         mixed = self._by_library(*parts)
-      mixed = jnp.swapaxes(mixed, 1, 2).reshape(-1, x.shape[-1])
+      mixed = jnp.swapaxes(mixed, 1, 2).reshape(rows.shape)
     mixed = self.proj(mixed).reshape(x.shape)
     return self.dropout(mixed, deterministic=not train, rngs=rngs)
 

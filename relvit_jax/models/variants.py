@@ -15,7 +15,7 @@ ALL_TASKS = (*TASKS, "drloc")
 DRLOC_MODES = ("l1", "ce", "cbr")
 POS_EMBED_TYPES = ("learned", "sinusoidal")
 ATTENTION_MASKS = ("diagonal", "diagonal_cls_row")
-ATTENTIONS = ("einsum", "kernel", "triton", "xla", "cudnn")
+ATTENTIONS = ("einsum", "products", "kernel", "triton", "xla", "cudnn")
 
 
 def _swin(

@@ -34,7 +34,7 @@ _RATES = {
   "early gpu": 4e12,
 }
 # What attention is computed by where nothing is said and nothing is in the way.
-_ATTENTIONS = {"tpu": "kernel", "gpu": "triton"}
+_ATTENTIONS = {"cpu": "products", "tpu": "kernel", "gpu": "triton"}
 
 
 def kind_of(device: Any) -> str:
@@ -88,12 +88,14 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
 
 
 def _obstacle(name: str, config: Any, image_size: int, itemsize: int) -> str:
-  """Why this kernel is none for the model; empty where it is one."""
+  """Why this attention is none for the model; empty where it is one."""
   model = config.model
   if name not in _ATTENTIONS.values():
     return ""
   if model.attention_mask or model.attention_dropout_rate:
     return "it has neither a mask nor dropout"
+  if name == "products":
+    return ""
   cost = flops.per_image(
     model.backbone, image_size, model.patch_size, ("relation",), **_sizes(model)
   )
