@@ -59,28 +59,6 @@ def test_nothing_is_dropped_while_testing_or_at_rate_zero():
   assert list(layers.draw_paths(None, [0.0], 2, True)) == [None]
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("in_numpy", [True, False])
-def test_unbiased_leaves_the_bias_to_be_added(use_bias, in_numpy):
-  """Also to weights that were read from a file."""
-  linear = layers.linear(3, 5, use_bias=use_bias, dtype=None, rngs=nnx.Rngs(0))
-  if use_bias:
-    linear.bias[...] = jnp.arange(5.0)
-  if in_numpy:
-    graphdef, state = nnx.split(linear)
-    linear = nnx.merge(graphdef, jax.tree.map(np.asarray, state))
-  x = jax.random.normal(jax.random.key(1), (4, 3))
-  product, bias = layers.unbiased(linear, x)
-  np.testing.assert_allclose(product + bias[None], linear(x), atol=1e-6)
-  np.testing.assert_array_equal(bias, np.arange(5.0) * use_bias)
-
-
-def test_unbiased_computes_in_the_type_of_the_layer():
-  linear = layers.linear(3, 5, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-  product, bias = layers.unbiased(linear, jnp.ones((4, 3)))
-  assert (product.dtype, bias.dtype) == (jnp.bfloat16, jnp.bfloat16)
-
-
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_side_by_side_is_each_layer(dtype):
   first, second = (

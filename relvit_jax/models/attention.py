@@ -15,6 +15,7 @@ from relvit_jax.models import (
   attention_products,
   attention_triton,
   layers,
+  norms,
 )
 from relvit_jax.models.variants import ATTENTION_MASKS, ATTENTIONS
 
@@ -85,19 +86,29 @@ class Attention(nnx.Module):
     self,
     x: Float[Array, "B N D"],
     *,
+    norm: nnx.LayerNorm | None = None,
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
+    """What each token takes from all.
+
+    Args:
+      x: tokens.
+      norm: of the tokens, before that.
+      train: whether dropout acts; it then draws from `rngs`.
+      rngs: with a stream `dropout`.
+    """
     rows, sizes = layers.rows(x), (x.shape[1], self.num_heads)
+    qkv, bias = norms.unbiased(self.qkv, rows, norm)
     mixed: Any
     if self.implementation == "triton":
-      mixed = attention_triton.attend(*layers.unbiased(self.qkv, rows), *sizes)
+      mixed = attention_triton.attend(qkv, bias, *sizes)
     elif self.implementation == "kernel":
-      mixed = attention_kernel.attend(self.qkv(rows), *sizes)
+      mixed = attention_kernel.attend(qkv + bias[None], *sizes)
     elif self.implementation == "products":
-      mixed = attention_products.attend(self.qkv(rows), *sizes)
+      mixed = attention_products.attend(qkv + bias[None], *sizes)
     else:
-      parts = self._heads(self.qkv(rows), x.shape)
+      parts = self._heads(qkv + bias[None], x.shape)
       if self.implementation == "einsum":
         mixed = self._by_einsum(*parts, train=train, rngs=rngs)
       else:

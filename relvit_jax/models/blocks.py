@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax.models import attention, layers
+from relvit_jax.models import attention, layers, norms
 
 _HALF_SQRT = 0.5**0.5
 _BELL = 0.3989422804014327  # 1 / √(2π)
@@ -53,18 +53,21 @@ class Mlp(nnx.Module):
     self,
     x: Float[Array, "B N D"],
     *,
+    norm: nnx.LayerNorm | None = None,
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
+    """What it makes of each token, after `norm` if there is one."""
     drops = train and self.dropout.rate > 0
+    hidden, bias = norms.unbiased(self.fc1, layers.rows(x), norm)
     if self.recompute_gelu and not drops:
-      hidden = self.fc1(layers.rows(x))
+      hidden = hidden + bias[None]
       kernel, bias = self.fc2.kernel[...], self.fc2.bias
       made = gelu_linear(hidden, kernel.astype(hidden.dtype))
       assert bias is not None
       made = made + bias[...].astype(hidden.dtype)[None]
     else:
-      hidden = gelu(*layers.unbiased(self.fc1, layers.rows(x)))
+      hidden = gelu(hidden, bias)
       hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
       made = self.fc2(hidden)
     made = self.dropout(made, deterministic=not train, rngs=rngs)
@@ -221,12 +224,9 @@ class Block(nnx.Module):
       factors = jnp.repeat(paths[path].astype(x.dtype), shape[1])
       return x + branch * factors[:, None]
 
-    with jax.named_scope("norm"):
-      branch = self.norm1(x).reshape(shape)
-    x = added(x, self.attn(branch, train=train, rngs=rngs), 0)
-    with jax.named_scope("norm"):
-      branch = self.norm2(x).reshape(shape)
-    x = added(x, self.mlp(branch, train=train, rngs=rngs), 1)
+    own: dict[str, Any] = {"train": train, "rngs": rngs}
+    x = added(x, self.attn(x.reshape(shape), norm=self.norm1, **own), 0)
+    x = added(x, self.mlp(x.reshape(shape), norm=self.norm2, **own), 1)
     return x.reshape(shape)
 
 

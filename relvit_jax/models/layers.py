@@ -96,21 +96,6 @@ def linear(
   )
 
 
-def unbiased(
-  linear: nnx.Linear, x: Float[Array, "M D"]
-) -> tuple[Float[Array, "M F"], Float[Array, " F"]]:
-  """(x · kernel, the bias that is still to be added; 0 where there is none).
-
-  For what follows and can add it as it reads; a GPU's products do not.
-  """
-  kernel = linear.kernel[...]
-  dtype = linear.dtype or kernel.dtype
-  made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
-  if linear.bias is None:
-    return made, jnp.zeros(kernel.shape[1], dtype)
-  return made, jnp.asarray(linear.bias[...], dtype)
-
-
 def side_by_side(
   linears: Sequence[nnx.Linear], x: Float[Array, "*S D"]
 ) -> list[Float[Array, "*S _"]]:

