@@ -106,3 +106,15 @@ def test_the_backward_pass_keeps_what_the_product_does():
     ((4, 1), "float32"),
     ((4, 6), "bfloat16"),
   ]
+
+
+@pytest.mark.parametrize(
+  ("platform", "is_taken_over"), [("cpu", True), ("cuda", True), ("tpu", False)]
+)
+def test_on_a_tpu_the_norm_keeps_its_scale(platform, is_taken_over):
+  """Elsewhere the weights, 6×5, are multiplied with it."""
+  norm, linear = made()
+  step = jax.jit(lambda x: norms.unbiased(linear, x, norm))
+  text = step.trace(tokens()).lower(lowering_platforms=(platform,)).as_text()
+  lines = [line for line in text.splitlines() if "stablehlo.multiply" in line]
+  assert any("tensor<6x5xf32>" in line for line in lines) == is_taken_over

@@ -41,15 +41,37 @@ def unbiased(
   bias = jnp.zeros(kernel.shape[1], kernel.dtype)
   if linear.bias is not None:
     bias = jnp.asarray(linear.bias[...])
-  if norm is not None:
-    with jax.named_scope("norm"):
-      x = normalised(x, norm.epsilon, norm.dtype or x.dtype)
-      scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
-      # A sum, as a product may be of fewer bits on some devices.
-      bias = bias + jnp.sum(shift[:, None] * kernel, axis=0)
-      kernel = scale[:, None] * kernel
-  made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
-  return made, jnp.asarray(bias, dtype)
+
+  def product(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array]:
+    made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
+    return made, jnp.asarray(bias, dtype)
+
+  if norm is None:
+    return product(x, kernel, bias)
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    bias,
+    tpu=lambda x, *rest: product(_in_turn(norm, x), *rest),
+    default=lambda x, *rest: product(*_taken_over(norm, x, *rest)),
+  )
+
+
+@jax.named_scope("norm")
+def _in_turn(norm: nnx.LayerNorm, x: Array) -> Array:
+  return norm(x)
+
+
+@jax.named_scope("norm")
+def _taken_over(
+  norm: nnx.LayerNorm, x: Array, kernel: Array, bias: Array
+) -> tuple[Array, Array, Array]:
+  """What to multiply with what, and to add."""
+  x = normalised(x, norm.epsilon, norm.dtype or x.dtype)
+  scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
+  # A sum, as a product may be of fewer bits on some devices.
+  more = jnp.sum(shift[:, None] * kernel, axis=0)
+  return x, scale[:, None] * kernel, bias + more
 
 
 def normalised(
