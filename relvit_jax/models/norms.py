@@ -68,7 +68,8 @@ def _taken_over(
 ) -> tuple[Array, Array, Array]:
   """What to multiply with what, and to add."""
   x = normalised(x, norm.epsilon, norm.dtype or x.dtype)
-  assert norm.scale is not None and norm.bias is not None
+  assert norm.scale is not None
+  assert norm.bias is not None
   scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
   # A sum, as a product may be of fewer bits on some devices.
   more = jnp.sum(shift[:, None] * kernel, axis=0)
