@@ -46,11 +46,10 @@ class Attention(nnx.Module):
     mask: as of `attention_mask`; None: all attend to all.
     implementation: one of `variants.ATTENTIONS`, alike but for rounding.
       "einsum" are products that XLA fuses with what is around them, and that
-      JAX differentiates; "products" is `attention_products`, for CPUs,
-      "kernel" is `attention_kernel`, for TPUs, "triton" is `attention_triton`,
-      for GPUs;
-      "xla" and "cudnn" are those of `jax.nn.dot_product_attention`, the second
-      for bfloat16 on GPUs.
+      JAX differentiates; "products" is `attention_products`, for CPUs, "kernel"
+      `attention_kernel`, for TPUs, "triton" `attention_triton`, for GPUs; "xla"
+      and "cudnn" are those of `jax.nn.dot_product_attention`, the second for
+      bfloat16 on GPUs.
   """
 
   def __init__(

@@ -62,10 +62,10 @@ class Mlp(nnx.Module):
     hidden, bias = norms.unbiased(self.fc1, layers.rows(x), norm)
     if self.recompute_gelu and not drops:
       hidden = hidden + bias[None]
-      kernel, bias = self.fc2.kernel[...], self.fc2.bias
+      kernel, last = self.fc2.kernel[...], self.fc2.bias
       made = gelu_linear(hidden, kernel.astype(hidden.dtype))
-      assert bias is not None
-      made = made + bias[...].astype(hidden.dtype)[None]
+      assert last is not None
+      made = made + last[...].astype(hidden.dtype)[None]
     else:
       hidden = gelu(hidden, bias)
       hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
