@@ -222,6 +222,19 @@ def test_what_cannot_be_is_refused_before_a_device_starts(
   assert message in shown.err
 
 
+def test_what_the_device_has_not_is_refused_before_it_is_measured(
+  capsys, monkeypatch
+):
+  def measured(*given):
+    raise AssertionError("the machine was measured")
+
+  monkeypatch.setattr(benchmark, "of_machine", measured)
+  words = "--config=digits:pretrain", "--config.model.attention=cudnn"
+  status, shown = run(capsys, *words)
+  assert (status, shown.out) == (2, "")
+  assert "model.attention='cudnn' needs bfloat16 and a GPU" in shown.err
+
+
 def test_pairs_are_measured_alone(capsys, monkeypatch, tmp_path):
   monkeypatch.setattr(pair_scaling, "measure", lambda: PAIRS)
   kept, drawn = tmp_path / "pairs.json", tmp_path / "pairs.png"

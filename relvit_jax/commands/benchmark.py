@@ -113,8 +113,12 @@ def _measure(
   from relvit_jax.analysis import benchmark, benchmark_sweep, benchmark_table
   from relvit_jax.training import stage
 
+  try:
+    made = stage.Stage(config, examples, mesh, colours)
+  except ValueError as error:
+    # What the config asks for and this kind of device has not.
+    raise CommandError(str(error)) from error
   here = benchmark.of_machine(benchmark.dtypes(), arguments.seconds / 2)
-  made = stage.Stage(config, examples, mesh, colours)
   with contextlib.ExitStack() as opened:
     rivals = []
     if arguments.rivals:
