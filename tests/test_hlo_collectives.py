@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -165,9 +166,17 @@ ALL = [
 ]
 
 
+# What a block's norms multiply with and add is learnt from the gradients of the
+# weights after them, which are added up.
+IN_A_WEIGHT = re.compile(r"/blocks/\d+/norm[12]/")
+
+
 def reduced_of(path, leaf):
   """How many numbers of its gradient the devices add up."""
-  if "relative_position_bias_table" not in partitioning.path_name(path):
+  name = partitioning.path_name(path)
+  if IN_A_WEIGHT.search(name):
+    return 0
+  if "relative_position_bias_table" not in name:
     return leaf.size
   # Swin's biases, for every pair of a window: before they become those of the
   # table, of (2 w - 1)² rows.
