@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from relvit_jax.analysis import residuals
 from relvit_jax.models import blocks
 
 
@@ -24,14 +23,6 @@ def test_a_block_treats_tokens_alike_in_any_order():
   np.testing.assert_allclose(
     block()(x[:, order]), block()(x)[:, order], atol=1e-6
   )
-
-
-def test_mlp_uses_the_exact_gelu():
-  mlp = blocks.Mlp(1, 1, rngs=nnx.Rngs(0))
-  for linear in (mlp.fc1, mlp.fc2):
-    linear.kernel.set_value(jnp.ones((1, 1)))
-  # x Φ(x) at 1; the tanh approximation gives 0.841192.
-  np.testing.assert_allclose(mlp(jnp.ones((1, 1, 1))), [[[0.8413447]]], 1e-6)
 
 
 def test_a_path_multiplies_what_a_branch_adds_to_an_image():
@@ -67,59 +58,6 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
   assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(small))} == {
     jnp.dtype("float32")
   }
-
-
-def mlp_loss(params, x, *, graphdef):
-  module = nnx.merge(graphdef, nnx.State(params))
-  return (module(x) * jnp.sin(jnp.arange(8))[None, None]).sum()
-
-
-def mlps(**options):
-  """(losses, weights) without and with recomputing."""
-  for recompute in (False, True):
-    module = blocks.Mlp(
-      8, 24, recompute_gelu=recompute, rngs=nnx.Rngs(0), **options
-    )
-    graphdef, state = nnx.split(module)
-    yield (
-      lambda params, x, graphdef=graphdef: mlp_loss(
-        params, x, graphdef=graphdef
-      ),
-      nnx.to_pure_dict(state),
-    )
-
-
-def test_recomputing_gelu_changes_no_gradient():
-  x = 2 * tokens(dim=8)
-  plain, again = (
-    jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
-    for loss, params in mlps()
-  )
-  for ours, theirs in zip(
-    jax.tree.leaves(again), jax.tree.leaves(plain), strict=True
-  ):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_recomputing_gelu_keeps_its_input_alone():
-  """Of the layer between, 24 wide, in float32; and x, for the first layer."""
-  x = tokens(dim=8)
-  plain, again = (
-    residuals.saved_bytes(loss, params, x) for loss, params in mlps()
-  )
-  assert again == 2 * 5 * (24 + 8) * 4
-  assert plain >= again + 2 * 5 * 24 * 4
-
-
-def test_recomputing_gelu_leaves_dropout_alone():
-  x = tokens(dim=8)
-  outputs = []
-  for recompute in (False, True):
-    module = blocks.Mlp(
-      8, 24, recompute_gelu=recompute, dropout_rate=0.5, rngs=nnx.Rngs(0)
-    )
-    outputs.append(module(x, train=True, rngs=nnx.Rngs(dropout=1)))
-  np.testing.assert_array_equal(*outputs)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

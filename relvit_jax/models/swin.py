@@ -67,7 +67,7 @@ class Swin(nnx.Module):
       attention_dropout_rate: of attention weights.
       drop_path_rate: of the last block; it grows linearly from 0 in the first
         one over all stages. The RelViT code has 0.1.
-      recompute_gelu: as of `blocks.Mlp`.
+      recompute_gelu: as of `mlp.Mlp`.
       dtype: what to compute in; None for float32.
       rngs: source of the initial weights.
 

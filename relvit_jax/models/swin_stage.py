@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from relvit_jax.models import blocks, layers, windows
+from relvit_jax.models import blocks, layers, mlp, windows
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -114,7 +114,7 @@ class Block(blocks.Block):
       rngs=rngs,
     )
     self.norm2 = layer_norm(dim, dtype=dtype, rngs=rngs)
-    self.mlp = blocks.Mlp(
+    self.mlp = mlp.Mlp(
       dim,
       int(dim * mlp_ratio),
       recompute_gelu=recompute_gelu,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax.models import blocks, layers
+from relvit_jax.models import layers, mlp
 from relvit_jax.models.stages import SOFT_SPLITS
 
 STRIDE = math.prod(stride for _, stride in SOFT_SPLITS)
@@ -78,7 +78,7 @@ class TokenPerformer(nnx.Module):
     self.kqv = layers.linear(in_features, 3 * token_dim, dtype=dtype, rngs=rngs)
     self.proj = layers.linear(token_dim, token_dim, dtype=dtype, rngs=rngs)
     self.norm2 = _norm(token_dim, dtype, rngs)
-    self.mlp = blocks.Mlp(token_dim, token_dim, dtype=dtype, rngs=rngs)
+    self.mlp = mlp.Mlp(token_dim, token_dim, dtype=dtype, rngs=rngs)
     orthogonal = nnx.initializers.orthogonal(num_features**0.5)
     self.w = layers.Fixed(orthogonal(rngs.params(), (num_features, token_dim)))
     self.dropout = nnx.Dropout(dropout_rate)
@@ -167,7 +167,7 @@ class TokenTransformer(nnx.Module):
       in_features, token_dim, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs
     )
     self.norm2 = _norm(token_dim, dtype, rngs)
-    self.mlp = blocks.Mlp(
+    self.mlp = mlp.Mlp(
       token_dim, token_dim, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs
     )
 

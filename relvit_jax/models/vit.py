@@ -74,7 +74,7 @@ class ViT(nnx.Module):
       attention_dropout_rate: of attention weights.
       drop_path_rate: of the last block; it grows linearly from 0.
       attention: how it is computed, `implementation` of `attention.Attention`.
-      recompute_gelu: as of `blocks.Mlp`.
+      recompute_gelu: as of `mlp.Mlp`.
       scan_layers: whether the blocks are compiled once and looped over, which
         compiles faster and runs slower; the same weights and numbers.
       dtype: what to compute in; None for float32.
