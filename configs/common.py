@@ -176,6 +176,10 @@ def get_config(arguments: Arguments) -> ConfigDict:
         # Whether the backward pass computes GELU again: less memory traffic,
         # more work. None: on a TPU. Changes no number. [choice]
         "recompute_gelu": optional(bool),
+        # Whether GELU, and of ViT and T2T-ViT a branch's sum with the norm
+        # after it, are kernels of ours for NVIDIA GPUs. None: where bfloat16 is
+        # computed on one. Changes no number. [choice]
+        "block_kernels": optional(bool),
         # Of ViT and T2T-ViT: whether blocks are compiled once and looped over:
         # compiles faster, runs slower. None: no. Changes no number. [choice]
         "scan_layers": optional(bool),

@@ -49,6 +49,7 @@ OPTIONAL = {
   "model.dtype",
   "model.attention",
   "model.recompute_gelu",
+  "model.block_kernels",
   "model.scan_layers",
   "model.token_dim",
   "model.tokens_type",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from relvit_jax.models import blocks
+from relvit_jax.models import blocks, layers, norms
 
 
 def block(seed=0, **options):
@@ -60,6 +60,56 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
   }
 
 
+def stacked(kernels, scan):
+  """Loss and gradients of three blocks of which some branches are dropped."""
+  stack = [block(seed, kernels=kernels) for seed in range(3)]
+  paths = [None, jnp.array([[0.0, 2.0], [2.0, 2.0]]), jnp.array([[2.0, 0]] * 2)]
+  graphdef, state = nnx.split(nnx.List(stack))
+
+  def loss(state, x):
+    made = list(nnx.merge(graphdef, state))
+    stream = blocks.run(made, x, paths, scan=scan, train=True)
+    normalised = stream.normalised
+    if normalised is None:
+      rows = norms.normalised(layers.rows(stream.x), 1e-6, jnp.float32)
+      normalised = rows.reshape(x.shape)
+    return jnp.sum(jnp.sin(stream.x) + jnp.cos(normalised)), stream.x
+
+  return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(
+    state, tokens()
+  )
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_kernels_change_no_number(scan):
+  """Nor a gradient: of the tokens, and of each weight."""
+  for ours, theirs in zip(
+    jax.tree.leaves(stacked(True, scan)),
+    jax.tree.leaves(stacked(False, scan)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+def test_kernels_hand_on_what_the_next_norm_reads():
+  x, module = tokens(), block(kernels=True)
+  stream = module.through(blocks.Stream(x))
+  rows = norms.normalised(layers.rows(stream.x), 1e-6, jnp.float32)
+  np.testing.assert_allclose(
+    stream.normalised, rows.reshape(x.shape), atol=1e-5
+  )
+  np.testing.assert_allclose(module(x), stream.x, atol=1e-6)
+  np.testing.assert_allclose(block()(x), stream.x, atol=1e-5)
+
+
+def test_where_dropout_acts_no_kernel_adds_a_branch():
+  both = [block(dropout_rate=0.5, kernels=kernels) for kernels in (False, True)]
+  plain, ours = (
+    one(tokens(), train=True, rngs=nnx.Rngs(dropout=1)) for one in both
+  )
+  np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_scanned_blocks_are_the_same_blocks(rate):
   """Dropout included: a block draws from a key of its own in both."""
@@ -68,7 +118,7 @@ def test_scanned_blocks_are_the_same_blocks(rate):
 
   def run(x, scan):
     rngs = nnx.Rngs(dropout=5)
-    return blocks.run(stack, x, paths, scan=scan, train=True, rngs=rngs)
+    return blocks.run(stack, x, paths, scan=scan, train=True, rngs=rngs).x
 
   x = tokens()
   plain, scanned = (

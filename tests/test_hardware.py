@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from relvit_jax import config
+from relvit_jax.models import gelu_triton
 from relvit_jax.training import hardware
 
 
@@ -14,22 +15,23 @@ def settings(spec="cifar10:pretrain", *overrides):
 
 
 @pytest.mark.parametrize(
-  ("platform", "dtype", "attention", "recompute_gelu"),
+  ("platform", "dtype", "attention", "recompute_gelu", "block_kernels"),
   [
-    ("cpu", jnp.float32, "products", False),
-    ("gpu", jnp.bfloat16, "triton", False),
-    ("amd gpu", jnp.bfloat16, "einsum", False),
-    ("early gpu", jnp.float32, "einsum", False),
-    ("tpu", jnp.bfloat16, "kernel", True),
+    ("cpu", jnp.float32, "products", False, False),
+    ("gpu", jnp.bfloat16, "triton", False, True),
+    ("amd gpu", jnp.bfloat16, "einsum", False, False),
+    ("early gpu", jnp.float32, "einsum", False, False),
+    ("tpu", jnp.bfloat16, "kernel", True, False),
   ],
 )
 def test_each_kind_of_device_has_its_way(
-  platform, dtype, attention, recompute_gelu
+  platform, dtype, attention, recompute_gelu, block_kernels
 ):
   assert hardware.choices(settings(), 32, platform) == {
     "dtype": dtype,
     "attention": attention,
     "recompute_gelu": recompute_gelu,
+    "block_kernels": block_kernels,
   }
 
 
@@ -39,12 +41,26 @@ def test_what_the_config_says_holds_on_any_device():
     "model.dtype=float32",
     "model.attention=xla",
     "model.recompute_gelu=False",
+    "model.block_kernels=True",
   )
   assert hardware.choices(asked, 32, "tpu") == {
     "dtype": jnp.float32,
     "attention": "xla",
     "recompute_gelu": False,
+    "block_kernels": True,
   }
+
+
+def test_kernels_of_blocks_are_taken_for_bfloat16_where_there_are_some(
+  monkeypatch,
+):
+  wide = settings("cifar10:pretrain", "model.dtype=float32")
+  assert not hardware.choices(wide, 32, "gpu")["block_kernels"]
+  monkeypatch.setattr(gelu_triton, "plgpu", None)
+  assert not hardware.choices(settings(), 32, "gpu")["block_kernels"]
+  asked = settings("cifar10:pretrain", "model.block_kernels=True")
+  with pytest.raises(ValueError, match="block_kernels=True must be False: JAX"):
+    hardware.choices(asked, 32, "gpu")
 
 
 def test_swin_has_one_kind_of_attention():

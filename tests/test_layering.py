@@ -15,6 +15,7 @@ ORDER = """
   models.traffic models.flops
   models.layers models.norms models.by_device models.attention_kernel
   models.attention_tile models.attention_triton models.attention_products
+  models.row_tiles models.gelu_triton models.residual_triton
   models.attention models.mlp models.blocks models.vit
   models.windows models.swin_stage models.swin
   models.tokens_to_token models.t2t_vit

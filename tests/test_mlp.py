@@ -63,6 +63,14 @@ def test_recomputing_gelu_keeps_its_input_alone():
   assert plain >= again + 2 * 5 * 24 * 4
 
 
+def test_a_kernel_for_gelu_changes_no_number():
+  plain, ours = (
+    mlp.Mlp(8, 24, kernels=kernels, rngs=nnx.Rngs(0))
+    for kernels in (False, True)
+  )
+  np.testing.assert_allclose(ours(tokens()), plain(tokens()), atol=1e-6)
+
+
 def test_recomputing_gelu_leaves_dropout_alone():
   x = tokens()
   outputs = []

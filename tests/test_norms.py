@@ -46,6 +46,24 @@ def test_the_bias_is_left_to_be_added(use_bias, is_read, has_norm):
     np.testing.assert_array_equal(bias, np.arange(5.0) * use_bias)
 
 
+def test_what_is_normalised_already_gets_scale_and_bias_alone():
+  norm, linear = made()
+  x = norms.normalised(tokens(), norm.epsilon, jnp.float32)
+  product, bias = norms.unbiased(linear, x, norm, is_normalised=True)
+  wanted = linear(norm(tokens()))
+  np.testing.assert_allclose(product + bias[None], wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 2, 6)])
+def test_scale_and_bias_of_normalised_rows_make_the_norm(shape):
+  norm, _ = made()
+  x = norms.normalised(tokens(), norm.epsilon, jnp.float32)
+  ours = norms.scaled(norm, x.reshape(shape))
+  np.testing.assert_allclose(
+    ours, norm(tokens()).reshape(shape), rtol=1e-6, atol=1e-6
+  )
+
+
 @pytest.mark.parametrize("has_norm", [True, False])
 def test_it_computes_in_the_type_of_the_layer(has_norm):
   norm, linear = made(dtype=jnp.bfloat16)

@@ -303,6 +303,7 @@ def tiny_program():
     ("model.dtype", "bfloat16"),
     ("model.attention", "xla"),
     ("model.recompute_gelu", True),
+    ("model.block_kernels", True),
     ("model.scan_layers", True),
     ("loss.weights.relation", 0.5),
     ("loss.weights.position", 0.5),

@@ -97,8 +97,33 @@ class Attention(nnx.Module):
       train: whether dropout acts; it then draws from `rngs`.
       rngs: with a stream `dropout`.
     """
+    made, bias = self.unbiased(x, norm=norm, train=train, rngs=rngs)
+    made = (made + bias[None]).reshape(x.shape)
+    return self.dropout(made, deterministic=not train, rngs=rngs)
+
+  @jax.named_scope("attention")
+  def unbiased(
+    self,
+    x: Float[Array, "B N D"],
+    *,
+    norm: nnx.LayerNorm | None = None,
+    is_normalised: bool = False,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> tuple[Float[Array, "M D"], Float[Array, " D"]]:
+    """(the same, a row a token, without dropout, the bias still to be added).
+
+    Args:
+      x: as of a call.
+      norm: the same.
+      is_normalised: whether the norm has its scale and bias left to give.
+      train: as of a call.
+      rngs: the same.
+    """
     rows, sizes = layers.rows(x), (x.shape[1], self.num_heads)
-    qkv, bias = norms.unbiased(self.qkv, rows, norm)
+    qkv, bias = norms.unbiased(
+      self.qkv, rows, norm, is_normalised=is_normalised
+    )
     mixed: Any
     if self.implementation == "triton":
       mixed = attention_triton.attend(qkv, bias, *sizes)
@@ -113,8 +138,7 @@ class Attention(nnx.Module):
       else:
         mixed = self._by_library(*parts)
       mixed = jnp.swapaxes(mixed, 1, 2).reshape(rows.shape)
-    mixed = self.proj(mixed).reshape(x.shape)
-    return self.dropout(mixed, deterministic=not train, rngs=rngs)
+    return norms.unbiased(self.proj, mixed)
 
   def weights(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N N"]:
     """How much token i takes from token j in each head; rows sum to 1."""

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax.models import attention, layers, mlp
+from relvit_jax.models import attention, layers, mlp, norms, residual_triton
+
+
+class Stream(NamedTuple):
+  """What blocks hand on.
+
+  Attributes:
+    x: tokens.
+    normalised: the same with mean 0 and variance 1 each, where this is known.
+  """
+
+  x: Float[Array, "B N D"]
+  normalised: Float[Array, "B N D"] | None = None
 
 
 class Block(nnx.Module):
@@ -20,7 +32,14 @@ class Block(nnx.Module):
   Between their attentions blocks work on rows, a token each: an axis of 65
   tokens would be padded to whole tiles on a TPU, and every layout that avoids
   it costs copies.
+
+  Args:
+    kernels: whether GELU, and the sums beside the branches with the norms that
+      follow, are kernels of ours for NVIDIA GPUs: `gelu_triton`,
+      `residual_triton`, the second only while no dropout acts.
   """
+
+  _kernels = False
 
   def __init__(
     self,
@@ -32,6 +51,7 @@ class Block(nnx.Module):
     mask: str | None = None,
     implementation: str = "einsum",
     recompute_gelu: bool = False,
+    kernels: bool = False,
     epsilon: float = layers.LAYER_NORM_EPSILON,
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
@@ -41,6 +61,7 @@ class Block(nnx.Module):
     norm = functools.partial(
       layers.layer_norm, dim, epsilon=epsilon, dtype=dtype, rngs=rngs
     )
+    self._kernels = kernels
     self.norm1 = norm()
     self.attn = attention.Attention(
       dim,
@@ -58,6 +79,7 @@ class Block(nnx.Module):
       dim,
       int(dim * mlp_ratio),
       recompute_gelu=recompute_gelu,
+      kernels=kernels,
       dropout_rate=dropout_rate,
       dtype=dtype,
       rngs=rngs,
@@ -80,19 +102,51 @@ class Block(nnx.Module):
       paths: what attention and MLP of each image are multiplied with; of
         `layers.draw_paths`.
     """
-    shape, x = x.shape, layers.rows(x)
+    return self.through(Stream(x), train=train, rngs=rngs, paths=paths).x
 
-    def added(x: Array, branch: Array, path: int) -> Array:
-      branch = layers.rows(branch)
-      if paths is None:
-        return x + branch
-      factors = jnp.repeat(paths[path].astype(x.dtype), shape[1])
-      return x + branch * factors[:, None]
-
+  def through(
+    self,
+    given: Stream,
+    *,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+    paths: Float[Array, "2 B"] | None = None,
+  ) -> Stream:
+    """The same for tokens of which it may be known how they are normalised."""
+    shape, x = given.x.shape, layers.rows(given.x)
     own: dict[str, Any] = {"train": train, "rngs": rngs}
-    x = added(x, self.attn(x.reshape(shape), norm=self.norm1, **own), 0)
-    x = added(x, self.mlp(x.reshape(shape), norm=self.norm2, **own), 1)
-    return x.reshape(shape)
+    if self._fuses(train):
+      normalised = self.start(given, train=train).normalised
+      factors = jnp.ones((2, shape[0])) if paths is None else paths
+      for i, (branch, norm) in enumerate(self._branches()):
+        assert normalised is not None
+        made = branch.unbiased(normalised, norm=norm, is_normalised=True, **own)
+        x, normalised = residual_triton.add_and_normalise(
+          x, *made, factors[i].astype(jnp.float32), norm.epsilon
+        )
+        normalised = normalised.reshape(shape)
+      return Stream(x.reshape(shape), normalised)
+    for i, (branch, norm) in enumerate(self._branches()):
+      made = layers.rows(branch(x.reshape(shape), norm=norm, **own))
+      if paths is not None:
+        factors = jnp.repeat(paths[i].astype(x.dtype), shape[1])
+        made = made * factors[:, None]
+      x = x + made
+    return Stream(x.reshape(shape))
+
+  def start(self, given: Stream, *, train: bool) -> Stream:
+    """With the tokens normalised, if this is what the block reads."""
+    if given.normalised is not None or not self._fuses(train):
+      return given
+    norm, x = self.norm1, given.x
+    made = norms.normalised(layers.rows(x), norm.epsilon, norm.dtype or x.dtype)
+    return Stream(x, made.reshape(x.shape))
+
+  def _fuses(self, train: bool) -> bool:
+    return self._kernels and not (train and self.mlp.dropout.rate > 0)
+
+  def _branches(self) -> tuple[tuple[Any, nnx.LayerNorm], ...]:
+    return (self.attn, self.norm1), (self.mlp, self.norm2)
 
 
 def run(
@@ -103,8 +157,8 @@ def run(
   scan: bool = False,
   train: bool = False,
   rngs: nnx.Rngs | None = None,
-) -> Float[Array, "B N D"]:
-  """The tokens after all blocks.
+) -> Stream:
+  """What the last block hands on.
 
   Args:
     blocks: alike but for their weights.
@@ -115,23 +169,25 @@ def run(
     rngs: the same.
   """
   keys = None if rngs is None else jax.random.split(rngs.dropout(), len(blocks))
+  stream = blocks[0].start(Stream(x), train=train)
 
-  def through(block: Block, x: Array, kept: Any, key: Any) -> Array:
+  def through(block: Block, stream: Stream, kept: Any, key: Any) -> Stream:
     own = None if key is None else nnx.Rngs(dropout=key)
-    return block(x, train=train, rngs=own, paths=kept)
+    return block.through(stream, train=train, rngs=own, paths=kept)
 
   if not scan:
     for i, block in enumerate(blocks):
-      x = through(block, x, paths[i], None if keys is None else keys[i])
-    return x
+      key = None if keys is None else keys[i]
+      stream = through(block, stream, paths[i], key)
+    return stream
   graphdef = nnx.graphdef(blocks[0])
   kept = [jnp.ones((2, len(x))) if one is None else one for one in paths]
   weights = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
   stacked = jax.tree.map(lambda *each: jnp.stack(each), *weights)
 
-  def step(x: Array, own: Any) -> tuple[Array, None]:
+  def step(stream: Stream, own: Any) -> tuple[Stream, None]:
     weights, kept, key = own
     block = nnx.merge(graphdef, nnx.State(weights))
-    return through(block, x, kept, key), None
+    return through(block, stream, kept, key), None
 
-  return jax.lax.scan(step, x, (stacked, jnp.stack(kept), keys))[0]
+  return jax.lax.scan(step, stream, (stacked, jnp.stack(kept), keys))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -11,25 +12,25 @@ from jaxtyping import Array
 
 
 def call(
-  kernel: Callable[..., Array],
+  kernel: Callable[..., Any],
   platform: str,
   *arrays: Array,
   whole: Sequence[int] = (),
-) -> Array:
+) -> Any:
   """What the kernel makes of the arrays, each device of the rows that it has.
 
   Traced in the context of a mesh (`partitioning.on_mesh`), rows are split over
   all its axes; without one there is one device.
 
   Args:
-    kernel: (whether to interpret it, *arrays) → as many rows as given.
+    kernel: (whether to interpret it, *arrays) → arrays with rows first.
     platform: that it is compiled for, such as tpu or cuda; on all others it is
       interpreted.
     *arrays: with rows first.
     whole: which of them every device has whole, by place.
   """
 
-  def here(*arrays: Array) -> Array:
+  def here(*arrays: Array) -> Any:
     return jax.lax.platform_dependent(
       *arrays,
       default=functools.partial(kernel, True),

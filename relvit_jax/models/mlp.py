@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax.models import layers, norms
+from relvit_jax.models import gelu_triton, layers, norms
 
 _HALF_SQRT = 0.5**0.5
 _BELL = 0.3989422804014327  # 1 / √(2π)
@@ -22,6 +22,7 @@ class Mlp(nnx.Module):
     recompute_gelu: whether the backward pass computes GELU's values again,
       which halves what is kept of an MLP. It pays where memory traffic is what
       a step waits for, as on TPUs. Without effect while dropout acts.
+    kernels: whether GELU is `gelu_triton.gelu`, for NVIDIA GPUs.
   """
 
   def __init__(
@@ -30,6 +31,7 @@ class Mlp(nnx.Module):
     hidden_dim: int,
     *,
     recompute_gelu: bool = False,
+    kernels: bool = False,
     dropout_rate: float = 0.0,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
@@ -40,6 +42,7 @@ class Mlp(nnx.Module):
         f"{dim} must be at least 1"
       )
     self.recompute_gelu = recompute_gelu
+    self.kernels = kernels
     self.fc1 = layers.linear(dim, hidden_dim, dtype=dtype, rngs=rngs)
     self.fc2 = layers.linear(hidden_dim, dim, dtype=dtype, rngs=rngs)
     self.dropout = nnx.Dropout(dropout_rate)
@@ -54,20 +57,42 @@ class Mlp(nnx.Module):
     rngs: nnx.Rngs | None = None,
   ) -> Float[Array, "B N D"]:
     """What it makes of each token, after `norm` if there is one."""
+    made, bias = self.unbiased(x, norm=norm, train=train, rngs=rngs)
+    made = (made + bias[None]).reshape(x.shape)
+    return self.dropout(made, deterministic=not train, rngs=rngs)
+
+  @jax.named_scope("mlp")
+  def unbiased(
+    self,
+    x: Float[Array, "B N D"],
+    *,
+    norm: nnx.LayerNorm | None = None,
+    is_normalised: bool = False,
+    train: bool = False,
+    rngs: nnx.Rngs | None = None,
+  ) -> tuple[Float[Array, "M D"], Float[Array, " D"]]:
+    """(the same, a row a token, without the last dropout, the bias to add).
+
+    Args:
+      x: as of a call.
+      norm: the same.
+      is_normalised: whether the norm has its scale and bias left to give.
+      train: as of a call.
+      rngs: the same.
+    """
     drops = train and self.dropout.rate > 0
-    hidden, bias = norms.unbiased(self.fc1, layers.rows(x), norm)
+    hidden, bias = norms.unbiased(
+      self.fc1, layers.rows(x), norm, is_normalised=is_normalised
+    )
     if self.recompute_gelu and not drops:
       hidden = hidden + bias[None]
       kernel, last = self.fc2.kernel[...], self.fc2.bias
       made = gelu_linear(hidden, kernel.astype(hidden.dtype))
       assert last is not None
-      made = made + last[...].astype(hidden.dtype)[None]
-    else:
-      hidden = gelu(hidden, bias)
-      hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
-      made = self.fc2(hidden)
-    made = self.dropout(made, deterministic=not train, rngs=rngs)
-    return made.reshape(x.shape)
+      return made, last[...].astype(hidden.dtype)
+    hidden = (gelu_triton.gelu if self.kernels else gelu)(hidden, bias)
+    hidden = self.dropout(hidden, deterministic=not train, rngs=rngs)
+    return norms.unbiased(self.fc2, hidden)
 
 
 @jax.custom_vjp

@@ -25,7 +25,11 @@ from jaxtyping import Array, Float
 
 
 def unbiased(
-  linear: nnx.Linear, x: Float[Array, "M D"], norm: nnx.LayerNorm | None = None
+  linear: nnx.Linear,
+  x: Float[Array, "M D"],
+  norm: nnx.LayerNorm | None = None,
+  *,
+  is_normalised: bool = False,
 ) -> tuple[Float[Array, "M F"], Float[Array, " F"]]:
   """(a product of x, the bias that is still to be added; 0 where none is).
 
@@ -35,6 +39,7 @@ def unbiased(
     linear: it makes F numbers of D.
     x: tokens, one a row.
     norm: of the tokens, before that; None where they are as they should be.
+    is_normalised: whether the norm has its scale and bias left to give.
   """
   kernel = jnp.asarray(linear.kernel[...])
   dtype = linear.dtype or kernel.dtype
@@ -48,6 +53,8 @@ def unbiased(
 
   if norm is None:
     return product(x, kernel, bias)
+  if is_normalised:
+    return product(x, *_given_over(norm, kernel, bias))
   return jax.lax.platform_dependent(
     x,
     kernel,
@@ -68,12 +75,30 @@ def _taken_over(
 ) -> tuple[Array, Array, Array]:
   """What to multiply with what, and to add."""
   x = normalised(x, norm.epsilon, norm.dtype or x.dtype)
+  return x, *_given_over(norm, kernel, bias)
+
+
+def _given_over(
+  norm: nnx.LayerNorm, kernel: Array, bias: Array
+) -> tuple[Array, Array]:
   assert norm.scale is not None
   assert norm.bias is not None
   scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
   # A sum, as a product may be of fewer bits on some devices.
   more = jnp.sum(shift[:, None] * kernel, axis=0)
-  return x, scale[:, None] * kernel, bias + more
+  return scale[:, None] * kernel, bias + more
+
+
+@jax.named_scope("norm")
+def scaled(
+  norm: nnx.LayerNorm, x: Float[Array, "*S D"]
+) -> Float[Array, "*S D"]:
+  """What the norm makes of rows of which `normalised` made x."""
+  assert norm.scale is not None
+  assert norm.bias is not None
+  shape = (1,) * (x.ndim - 1) + (-1,)
+  scale, shift = (part[...].reshape(shape) for part in (norm.scale, norm.bias))
+  return (x * scale + shift).astype(x.dtype)
 
 
 def normalised(

@@ -45,6 +45,7 @@ class Swin(nnx.Module):
     attention_dropout_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     recompute_gelu: bool = False,
+    block_kernels: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -68,6 +69,7 @@ class Swin(nnx.Module):
       drop_path_rate: of the last block; it grows linearly from 0 in the first
         one over all stages. The RelViT code has 0.1.
       recompute_gelu: as of `mlp.Mlp`.
+      block_kernels: `kernels` of `mlp.Mlp`.
       dtype: what to compute in; None for float32.
       rngs: source of the initial weights.
 
@@ -100,6 +102,7 @@ class Swin(nnx.Module):
           dropout_rate=dropout_rate,
           attention_dropout_rate=attention_dropout_rate,
           recompute_gelu=recompute_gelu,
+          block_kernels=block_kernels,
           dtype=dtype,
           rngs=rngs,
         )

@@ -97,6 +97,7 @@ class Block(blocks.Block):
     dropout_rate: float = 0.0,
     attention_dropout_rate: float = 0.0,
     recompute_gelu: bool = False,
+    block_kernels: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
   ):
@@ -118,6 +119,7 @@ class Block(blocks.Block):
       dim,
       int(dim * mlp_ratio),
       recompute_gelu=recompute_gelu,
+      kernels=block_kernels,
       dropout_rate=dropout_rate,
       dtype=dtype,
       rngs=rngs,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from relvit_jax.models import layers, tokens_to_token, vit
+from relvit_jax.models import blocks, layers, tokens_to_token, vit
 
 STRIDE = tokens_to_token.STRIDE
 
@@ -45,6 +45,7 @@ class T2TViT(vit.ViT):
     drop_path_rate: float = 0.0,
     attention: str = "einsum",
     recompute_gelu: bool = False,
+    block_kernels: bool = False,
     scan_layers: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
@@ -75,6 +76,7 @@ class T2TViT(vit.ViT):
       qkv_bias=False,
       implementation=attention,
       recompute_gelu=recompute_gelu,
+      kernels=block_kernels,
       scan_layers=scan_layers,
       epsilon=tokens_to_token.LAYER_NORM_EPSILON,
       dropout_rate=dropout_rate,
@@ -89,9 +91,9 @@ class T2TViT(vit.ViT):
   ) -> Float[Array, "B N D"]:
     return self.tokens_to_token(images, train=train, rngs=rngs)
 
-  def _tokens(self, x: Float[Array, "B T D"]) -> layers.Tokens:
+  def _tokens(self, stream: blocks.Stream) -> layers.Tokens:
     """`local` are the patches: normalised and pooled."""
-    tokens = super()._tokens(x)
+    tokens = super()._tokens(stream)
     pooled = pool(tokens.patches, self.token_grid)
     return layers.Tokens(pooled, tokens.cls, pooled)
 

@@ -108,14 +108,14 @@ class Family(NamedTuple):
 FAMILIES = {
   "vit": Family(
     "vit_small",
-    switches=("qkv_bias", "recompute_gelu", "scan_layers"),
+    switches=("qkv_bias", "recompute_gelu", "block_kernels", "scan_layers"),
     words=("pos_embed_type", "attention_mask", "attention"),
   ),
   "swin": Family(
     "swin_tiny",
     positive=("embed_dim", "window_size", "mlp_ratio"),
     per_stage=("depth", "num_heads"),
-    switches=("recompute_gelu",),
+    switches=("recompute_gelu", "block_kernels"),
     has_cls_token=False,
   ),
   "t2t_vit": Family(
@@ -127,7 +127,7 @@ FAMILIES = {
       "drop_path_rate",
       "token_dropout_rate",
     ),
-    switches=("recompute_gelu", "scan_layers"),
+    switches=("recompute_gelu", "block_kernels", "scan_layers"),
     words=("tokens_type", "attention"),
     has_patch_size=False,
   ),

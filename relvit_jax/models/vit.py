@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from relvit_jax import grid
-from relvit_jax.models import blocks, layers
+from relvit_jax.models import blocks, layers, norms
 from relvit_jax.models.attention import attention_mask as check_mask
 from relvit_jax.models.variants import POS_EMBED_TYPES
 
@@ -48,6 +48,7 @@ class ViT(nnx.Module):
     drop_path_rate: float = 0.0,
     attention: str = "einsum",
     recompute_gelu: bool = False,
+    block_kernels: bool = False,
     scan_layers: bool = False,
     dtype: layers.Dtype = None,
     rngs: nnx.Rngs,
@@ -75,6 +76,7 @@ class ViT(nnx.Module):
       drop_path_rate: of the last block; it grows linearly from 0.
       attention: how it is computed, `implementation` of `attention.Attention`.
       recompute_gelu: as of `mlp.Mlp`.
+      block_kernels: `kernels` of `blocks.Block`.
       scan_layers: whether the blocks are compiled once and looped over, which
         compiles faster and runs slower; the same weights and numbers.
       dtype: what to compute in; None for float32.
@@ -107,6 +109,7 @@ class ViT(nnx.Module):
       mask=attention_mask,
       implementation=attention,
       recompute_gelu=recompute_gelu,
+      kernels=block_kernels,
       scan_layers=scan_layers,
       dropout_rate=dropout_rate,
       attention_dropout_rate=attention_dropout_rate,
@@ -165,7 +168,7 @@ class ViT(nnx.Module):
   ) -> layers.Tokens:
     x = self._embed(images, train=train, rngs=rngs)
     paths = layers.draw_paths(rngs, self.drop_path_rates, len(x), train)
-    x = blocks.run(
+    stream = blocks.run(
       list(self.blocks),
       x,
       list(paths),
@@ -173,7 +176,7 @@ class ViT(nnx.Module):
       train=train,
       rngs=rngs,
     )
-    return self._tokens(x)
+    return self._tokens(stream)
 
   def last_tokens(
     self, images: Float[Array, "B H W C"], num_blocks: int
@@ -185,7 +188,7 @@ class ViT(nnx.Module):
     for block in self.blocks:
       x = block(x)
       outputs.append(x)
-    return [self._tokens(x) for x in outputs[-num_blocks:]]
+    return [self._tokens(blocks.Stream(x)) for x in outputs[-num_blocks:]]
 
   def attention(
     self, images: Float[Array, "B H W C"], block: int = -1
@@ -227,9 +230,13 @@ class ViT(nnx.Module):
     del train, rngs
     return self.patch_embed(images)
 
-  def _tokens(self, x: Float[Array, "B T D"]) -> layers.Tokens:
+  def _tokens(self, stream: blocks.Stream) -> layers.Tokens:
     """`local` are those before the last LayerNorm."""
-    normalised = self.norm(x)
+    x = stream.x
+    if stream.normalised is None:
+      normalised = self.norm(x)
+    else:
+      normalised = norms.scaled(self.norm, stream.normalised)
     if self.cls_token is None:
       return layers.Tokens(normalised, None, x)
     return layers.Tokens(normalised[:, 1:], normalised[:, 0], x[:, 1:])

@@ -14,6 +14,7 @@ from relvit_jax.models import (
   attention_kernel,
   attention_triton,
   flops,
+  gelu_triton,
   variants,
 )
 
@@ -71,6 +72,7 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
   made["recompute_gelu"] = (
     kind == "tpu" if model.recompute_gelu is None else model.recompute_gelu
   )
+  made["block_kernels"] = _block_kernels(model.block_kernels, kind, name)
   if "attention" not in family.words:
     return made
   asked, itemsize = model.attention, made["dtype"].itemsize
@@ -85,6 +87,15 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
     )
   made["attention"] = "einsum" if obstacle else best
   return made
+
+
+def _block_kernels(asked: bool | None, kind: str, dtype: str) -> bool:
+  obstacle = gelu_triton.obstacle()
+  if asked and obstacle:
+    raise ValueError(f"model.block_kernels=True must be False: {obstacle}")
+  if asked is None:
+    return kind == "gpu" and dtype == "bfloat16" and not obstacle
+  return asked
 
 
 def _obstacle(name: str, config: Any, image_size: int, itemsize: int) -> str:
