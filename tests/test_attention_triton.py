@@ -131,7 +131,10 @@ def test_every_device_takes_its_own_images():
     lambda *both: jnp.sum(jnp.sin(definition(*both, 17, 1))), (0, 1)
   )(qkv, bias)
   for our, want in zip(made, wanted, strict=True):
-    np.testing.assert_allclose(our, want, atol=2e-5)
+    # Of the largest, as sums over tokens lose what is small beside them.
+    np.testing.assert_allclose(
+      our, want, rtol=0, atol=1e-6 * np.abs(want).max()
+    )
 
 
 @pytest.mark.parametrize(

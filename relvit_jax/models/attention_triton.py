@@ -10,7 +10,10 @@ and writes what they come to; the backward pass computes the scores again.
 
 On an H200 with JAX 0.11.2, a step of ViT-S/4 with all pair heads, 256 images of
 32 pixels, took 12.4 ms with XLA's products, 11.2 with cuDNN's attention, and
-10.0 with the first version of this kernel.
+10.0 with the first version of this kernel. By itself, for 1,024 images of 65
+tokens and 6 heads 64 wide, the kernel takes 85 µs forwards, and 207 backwards,
+where reading and writing once would take 50 and 87; the token too many is half
+of the second, as 64 take 62 and 119.
 """
 
 from __future__ import annotations
