@@ -102,7 +102,7 @@ def _options(
   rows, warps, tiles = numbers
   size = row_tiles.Size(rows, pl.next_power_of_2(shape[1]), warps, tiles)
   return size, {
-    "grid": (size.programs(shape[0]),),
+    "grid": (size.programs(shape[0]), 1),
     "interpret": interpret,
     "compiler_params": size.params(),
   }
@@ -120,7 +120,7 @@ def _add(
   scales: Any,
 ) -> None:
   width = x.shape[1]
-  tile = row_tiles.Tile(size, x.shape, (pl.program_id(0), 0))
+  tile = row_tiles.Tile(size, x.shape, (pl.program_id(0), pl.program_id(1)))
   factor = tile.load_rows(factors, x.shape[0] // factors.shape[0])
   added = tile.load(branch) + tile.load_columns(bias)[None]
   added = tile.load(x) + added * factor[:, None]
@@ -146,10 +146,10 @@ def _through(
   sums: Any,
 ) -> None:
   length, width = gradient.shape
-  program = pl.program_id(0)
+  program, column = pl.program_id(0), pl.program_id(1)
 
   def one(i: Any, summed: Array) -> Array:
-    index = program * size.tiles + i, 0
+    index = program * size.tiles + i, column
     tile = row_tiles.Tile(size, gradient.shape, index)
     given, made = tile.load(to_normalised), tile.load(normalised)
     mean = jnp.sum(given, axis=1) / width
@@ -165,5 +165,5 @@ def _through(
 
   summed = jnp.zeros((size.rows, size.columns), jnp.float32)
   summed = jax.lax.fori_loop(0, size.tiles, one, summed)
-  tile = row_tiles.Tile(size, gradient.shape, (program, 0))
+  tile = row_tiles.Tile(size, gradient.shape, (program, column))
   tile.store_columns(sums, program, jnp.sum(summed, axis=0))

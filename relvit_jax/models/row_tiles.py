@@ -43,7 +43,8 @@ class Tile:
   Args:
     size: of it.
     shape: rows M and columns of the arrays.
-    index: of all tiles, by rows and columns.
+    index: of all tiles, by rows and columns; both as the program knows them
+      when it runs, as JAX 0.12 refuses a tile that it sees reach too far.
   """
 
   def __init__(self, size: Size, shape: tuple[int, ...], index: tuple):
