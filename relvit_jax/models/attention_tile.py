@@ -77,25 +77,26 @@ class _Head:
     self.scale = self._width**-0.5
     self.cut = cut(length)
     self._there = jnp.arange(self.cut.size) < self.cut.present
-    given = [(qkv, part) for part in range(3)]
+    parts = range(3)
+    tiles = [self._load(qkv, part) for part in parts]
+    self.gradient: Any = None
     if gradient is not None:
-      given.append((gradient, 0))
-    tiles = [self._load(*one) for one in given]
-    lasts = [self._load_last(*one) for one in given] if self.cut.alone else []
-    biases = [plgpu.load(bias.at[self._columns(part)]) for part in range(3)] + [
-      None
-    ]
-    made = [
-      tile if own is None else tile + own[None]
-      for tile, own in zip(tiles, biases, strict=False)
-    ]
-    self.query, self.key, self.value = made[:3]
-    self.gradient = made[-1]
+      self.gradient = self._load(gradient, 0)
+    lasts, last_gradient = [], None
+    if self.cut.alone:
+      lasts = [plgpu.load(self._last(qkv, part)) for part in parts]
+      if gradient is not None:
+        last_gradient = plgpu.load(self._last(gradient, 0)).astype(jnp.float32)
+    biases = [plgpu.load(bias.at[self._columns(part)]) for part in parts]
+    self.query, self.key, self.value = (
+      tile + own[None] for tile, own in zip(tiles, biases, strict=True)
+    )
     self.last = _Last(
       *(
-        (row if own is None else row + own).astype(jnp.float32)
-        for row, own in zip(lasts, biases, strict=False)
-      )
+        (last + own).astype(jnp.float32)
+        for last, own in zip(lasts, biases, strict=False)
+      ),
+      gradient=last_gradient,
     )
 
   def store(self, rows: Any, part: int, value: Array) -> None:
@@ -109,9 +110,6 @@ class _Head:
     """Of the tile; 0 where there is no token."""
     place, there = self._tile(rows, part)
     return plgpu.load(place, mask=there, other=None if there is None else 0.0)
-
-  def _load_last(self, rows: Any, part: int) -> Array:
-    return plgpu.load(self._last(rows, part))
 
   def _tile(self, rows: Any, part: int) -> tuple[Any, Any]:
     """(where it lies, which of its rows there are)."""

@@ -7,10 +7,10 @@ and the backward pass needs x̂, which the product keeps anyhow, and not x.
 
 A training step of ViT-S/4 with all pair tasks, 256 images, compiled for an
 H100 (JAX 0.11.2), has 766 kernels that move 78.6 MB an image, where norms that
-keep scale and bias have it make 888 and 81.7; nobody has timed it on a GPU. On
-two cores of a Zen 3 the step of a ViT 96 wide takes a hundredth less. Compiled
-for a TPU v5e a step of ViT-S/4 would move 21.3 MB an image in main memory
-instead of 19.8 (JAX 0.10.2, libtpu 0.0.42.1): there each layer is by itself.
+keep scale and bias have it make 888 and 81.7. On two cores of a Zen 3 the step
+of a ViT 96 wide takes a hundredth less. Compiled for a TPU v5e a step of
+ViT-S/4 would move 21.3 MB an image in main memory instead of 19.8 (JAX 0.10.2,
+libtpu 0.0.42.1): there each layer is by itself.
 """
 
 from __future__ import annotations
