@@ -91,14 +91,11 @@ class Tile:
 
   def _there(self) -> Array | None:
     shape = self._size.rows, self._size.columns
-    rows, columns = self._has_rows, self._has_columns
-    if rows is None and columns is None:
-      return None
-    if rows is None:
-      return jnp.broadcast_to(columns[None], shape)
-    if columns is None:
-      return jnp.broadcast_to(rows[:, None], shape)
-    return rows[:, None] & columns[None]
+    columns = self._has_columns
+    if self._has_rows is None:
+      return None if columns is None else jnp.broadcast_to(columns[None], shape)
+    rows = jnp.broadcast_to(self._has_rows[:, None], shape)
+    return rows if columns is None else rows & columns[None]
 
 
 def _load(place: Any, there: Array | None) -> Array:
