@@ -3,6 +3,8 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 # Before anything imports JAX: device counts are read once.
@@ -35,6 +37,19 @@ from relvit_jax import cli
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REFERENCE = SHARED / "reference"
+
+
+@pytest.fixture
+def run_on_a_gpu():
+  """Runs a file as a program that sees the GPU, which tests do not."""
+
+  def run(file: str) -> None:
+    if shutil.which("nvidia-smi") is None:
+      pytest.skip("there is no NVIDIA GPU here")
+    here = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    subprocess.run([sys.executable, file], env=here, check=True)
+
+  return run
 
 
 @pytest.fixture(scope="session")

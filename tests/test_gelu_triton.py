@@ -4,10 +4,6 @@ On a machine with a GPU this file, run as a program, compiles it there.
 """
 
 import math
-import os
-import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -89,11 +85,8 @@ def on_a_gpu():
     near(both(gelu_triton.gelu, x, bias), both(definition, *wide))
 
 
-def test_compiled_for_a_gpu_it_is_the_same():
-  if shutil.which("nvidia-smi") is None:
-    pytest.skip("there is no NVIDIA GPU here")
-  here = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
-  subprocess.run([sys.executable, __file__], env=here, check=True)
+def test_compiled_for_a_gpu_it_is_the_same(run_on_a_gpu):
+  run_on_a_gpu(__file__)
 
 
 def test_every_device_takes_its_own_rows():
@@ -118,12 +111,6 @@ def test_every_device_takes_its_own_rows():
   wanted = gradients(definition, x, bias)
   for our, want in zip(made, wanted, strict=True):
     np.testing.assert_allclose(our, want, atol=2e-5)
-
-
-def test_a_jax_without_triton_has_no_kernels(monkeypatch):
-  assert gelu_triton.obstacle() == ""
-  monkeypatch.setattr(gelu_triton, "plgpu", None)
-  assert gelu_triton.obstacle().endswith("has no Triton")
 
 
 if __name__ == "__main__":

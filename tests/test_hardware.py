@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from relvit_jax import config
-from relvit_jax.models import gelu_triton
+from relvit_jax.models import row_tiles
 from relvit_jax.training import hardware
 
 
@@ -56,7 +56,7 @@ def test_kernels_of_blocks_are_taken_for_bfloat16_where_there_are_some(
 ):
   wide = settings("cifar10:pretrain", "model.dtype=float32")
   assert not hardware.choices(wide, 32, "gpu")["block_kernels"]
-  monkeypatch.setattr(gelu_triton, "plgpu", None)
+  monkeypatch.setattr(row_tiles, "plgpu", None)
   assert not hardware.choices(settings(), 32, "gpu")["block_kernels"]
   asked = settings("cifar10:pretrain", "model.block_kernels=True")
   with pytest.raises(ValueError, match="block_kernels=True must be False: JAX"):

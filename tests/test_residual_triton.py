@@ -3,11 +3,6 @@
 On a machine with a GPU this file, run as a program, compiles it there.
 """
 
-import os
-import shutil
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,11 +110,8 @@ def on_a_gpu():
     in_bfloat16(*shape)
 
 
-def test_compiled_for_a_gpu_it_is_the_same():
-  if shutil.which("nvidia-smi") is None:
-    pytest.skip("there is no NVIDIA GPU here")
-  here = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
-  subprocess.run([sys.executable, __file__], env=here, check=True)
+def test_compiled_for_a_gpu_it_is_the_same(run_on_a_gpu):
+  run_on_a_gpu(__file__)
 
 
 def test_every_device_takes_its_own_images():

@@ -65,3 +65,9 @@ def test_every_number_is_read_and_written_once(size):
 def test_programs_reach_the_last_row():
   assert row_tiles.Size(8, 8, 1, 2).programs(16) == 1
   assert row_tiles.Size(8, 8, 1, 2).programs(17) == 2
+
+
+def test_a_jax_without_triton_has_no_kernels(monkeypatch):
+  assert row_tiles.obstacle() == ""
+  monkeypatch.setattr(row_tiles, "plgpu", None)
+  assert row_tiles.obstacle().endswith("has no Triton")

@@ -39,6 +39,7 @@ class Block(nnx.Module):
       `residual_triton`, the second only while no dropout acts.
   """
 
+  # Of Swin's blocks, whose windows are joined behind the projection.
   _kernels = False
 
   def __init__(

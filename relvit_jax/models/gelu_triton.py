@@ -6,8 +6,8 @@ just wrote once more. Here the normal distribution costs one exponential and one
 reciprocal, the slope shares both, and a program of the grid adds up its own
 rows before it forgets them.
 
-On an H200, for 1,024 images of 65 tokens, 1,536 wide: 168 µs by XLA and 122 by
-the kernel forwards, 287 and 178 backwards, where reading and writing once would
+On an H200, for 1,024 images of 65 tokens, 1,536 wide: 169 µs by XLA and 123 by
+the kernel forwards, 288 and 178 backwards, where reading and writing once would
 take 100 and 150 (JAX 0.11.2).
 """
 
@@ -23,7 +23,6 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from relvit_jax.models import by_device, row_tiles
-from relvit_jax.models.attention_tile import plgpu
 
 # The fastest of two dozen on an H200, of 66,560 rows of 1,536 numbers.
 _FORWARD = row_tiles.Size(rows=8, columns=256, warps=2)
@@ -34,11 +33,6 @@ _BACKWARD = row_tiles.Size(rows=8, columns=128, warps=2, tiles=16)
 _P = 0.3275911
 _A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 _BELL = 1 / math.sqrt(2 * math.pi)
-
-
-def obstacle() -> str:
-  """Why there are no kernels; empty where there are."""
-  return "" if plgpu else f"JAX {jax.__version__} has no Triton"
 
 
 @jax.custom_vjp

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array
 
 from relvit_jax.models.attention_tile import plgpu
+
+
+def obstacle() -> str:
+  """Why there are no such kernels; empty where there are."""
+  return "" if plgpu else f"JAX {jax.__version__} has no Triton"
 
 
 class Size(NamedTuple):

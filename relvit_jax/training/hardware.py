@@ -14,7 +14,7 @@ from relvit_jax.models import (
   attention_kernel,
   attention_triton,
   flops,
-  gelu_triton,
+  row_tiles,
   variants,
 )
 
@@ -90,7 +90,7 @@ def choices(config: Any, image_size: int, kind: str) -> dict[str, Any]:
 
 
 def _block_kernels(asked: bool | None, kind: str, dtype: str) -> bool:
-  obstacle = gelu_triton.obstacle()
+  obstacle = row_tiles.obstacle()
   if asked and obstacle:
     raise ValueError(f"model.block_kernels=True must be False: {obstacle}")
   if asked is None:
