@@ -116,6 +116,13 @@ def test_outputs_losses_and_gradients_are_ours(pair):
   assert float(theirs_norm) == pytest.approx(norm, rel=1e-5)
 
 
+def test_labels_need_a_number_of_classes():
+  from relvit_jax.analysis import pytorch_step
+
+  with pytest.raises(ValueError, match="'label' needs num_classes"):
+    pytorch_step.Model(8, 2, ["label"], **SIZES)
+
+
 def test_a_batch_that_stays_is_learned():
   from relvit_jax.analysis import pytorch_step
 

@@ -91,6 +91,8 @@ class Model(torch.nn.Module):
         heads[task] = PairwiseHead(embed_dim, _SCORES[task])
       else:
         classes = patches if task == "position" else num_classes
+        if classes is None:
+          raise ValueError(f"the task {task!r} needs num_classes")
         heads[task] = torch.nn.Linear(embed_dim, classes)
     self.heads = torch.nn.ModuleDict(heads)
 

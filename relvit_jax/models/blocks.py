@@ -122,9 +122,10 @@ class Block(nnx.Module):
       for i, (branch, norm) in enumerate(self._branches()):
         assert normalised is not None
         made = branch.unbiased(normalised, norm=norm, is_normalised=True, **own)
-        x, normalised = residual_triton.add_and_normalise(
+        sums: Any = residual_triton.add_and_normalise(
           x, *made, factors[i].astype(jnp.float32), norm.epsilon
         )
+        x, normalised = sums
         normalised = normalised.reshape(shape)
       return Stream(x.reshape(shape), normalised)
     for i, (branch, norm) in enumerate(self._branches()):
