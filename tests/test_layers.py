@@ -37,6 +37,44 @@ def paths(rates, batch=4_000, train=True):
   return list(layers.draw_paths(rngs, rates, batch, train))
 
 
+@pytest.mark.parametrize("shape", [(48, 8), (8, 48), (8, 8)])
+def test_a_product_has_the_gradients_of_a_product(shape):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x, kernel = (
+    jax.random.normal(keys[0], (20, shape[0])),
+    jax.random.normal(keys[1], shape),
+  )
+  weight = jax.random.normal(keys[2], (20, shape[1]))
+
+  def learnt(product):
+    return jax.grad(lambda *given: jnp.sum(weight * product(*given)), (0, 1))
+
+  np.testing.assert_array_equal(layers.product(x, kernel), x @ kernel)
+  for found, expected in zip(
+    learnt(layers.product)(x, kernel),
+    learnt(jnp.matmul)(x, kernel),
+    strict=True,
+  ):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("platform", "shape", "is_turned"),
+  [
+    ("cpu", (48, 8), True),
+    ("cpu", (8, 48), False),
+    ("cpu", (12, 8), False),
+    ("tpu", (48, 8), False),
+    ("cuda", (48, 8), False),
+  ],
+)
+def test_a_cpu_turns_the_gradient_of_a_tall_kernel(platform, shape, is_turned):
+  learnt = jax.jit(jax.grad(lambda *given: jnp.sum(layers.product(*given)), 1))
+  traced = learnt.trace(jnp.ones((2, shape[0])), jnp.ones(shape))
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert ("optimization_barrier" in text) == is_turned
+
+
 def test_paths_are_dropped_as_often_as_the_rate_says_and_rescaled():
   never, half, often = paths([0.0, 0.5, 0.8])
   assert never is None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,6 +173,33 @@ def test_gradients_are_clipped_by_their_common_norm():
   mu: Any = optax.tree.get(state, "mu")
   # A tenth of the clipped gradient, 0.6 and 0.8, is the first moment.
   np.testing.assert_allclose([mu["a"][0], mu["b"][0]], [0.06, 0.08], rtol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [0.1, 1.0, 5.0, 50.0])
+def test_clipping_by_a_factor_is_that_of_optax(largest):
+  gradients = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([[12.0]])}
+  found, expected = (
+    tx.update(gradients, tx.init(gradients))[0]
+    for tx in (
+      optimizer.clip_by_factor(largest),
+      optax.clip_by_global_norm(largest),
+    )
+  )
+  chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
+def test_nothing_to_clip_stays_nothing():
+  tx = optimizer.clip_by_factor(1.0)
+  updates, _ = tx.update({"a": jnp.zeros(2)}, tx.init({"a": jnp.zeros(2)}))
+  np.testing.assert_array_equal(updates["a"], [0, 0])
+
+
+def test_the_type_of_a_gradient_stays():
+  tx = optimizer.clip_by_factor(1.0)
+  gradients = {"a": jnp.ones(4, jnp.bfloat16), "b": jnp.ones(4)}
+  updates, _ = tx.update(gradients, tx.init(gradients))
+  assert updates["a"].dtype == jnp.bfloat16
+  assert updates["b"].dtype == jnp.float32
 
 
 def test_a_run_without_steps_is_refused():

@@ -151,7 +151,10 @@ class PatchEmbed(nnx.Module):
 
   @jax.named_scope("embedding")
   def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    return self.proj(grid.patchify(images, self.patch_size))
+    patches = grid.patchify(images, self.patch_size)
+    # With an axis for images XLA has a CPU turn the gradient of all tokens
+    # around, and compute it once more on the way: a hundredth of a ViT-S step.
+    return self.proj(rows(patches)).reshape(*patches.shape[:2], -1)
 
 
 def layer_norm(
@@ -167,6 +170,39 @@ def layer_norm(
 def rows(x: Float[Array, "*S D"]) -> Float[Array, "M D"]:
   """A token a row, whatever image it belongs to."""
   return x.reshape(-1, x.shape[-1])
+
+
+@jax.custom_vjp
+def product(
+  x: Float[Array, "M D"], kernel: Float[Array, "D F"]
+) -> Float[Array, "M F"]:
+  """x · kernel, whose kernel learns by the product that a CPU is quick at.
+
+  Of a kernel with many more rows than columns that is the transposed one: on
+  two cores of a Xeon with AVX-512, for 4,160 rows of 384 and 96 numbers, 203
+  GFLOP/s instead of 121, for 1,536 and 384 as many (JAX 0.10.2).
+  """
+  return x @ kernel
+
+
+def _product_backward(
+  kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+  x, kernel = kept
+
+  def transposed(x: Array, gradient: Array) -> Array:
+    # Else XLA would turn the product around once more.
+    return jax.lax.optimization_barrier(gradient.T @ x).T
+
+  def plain(x: Array, gradient: Array) -> Array:
+    return x.T @ gradient
+
+  cpu = transposed if kernel.shape[0] >= 2 * kernel.shape[1] else plain
+  to_kernel = jax.lax.platform_dependent(x, gradient, cpu=cpu, default=plain)
+  return gradient @ kernel.T, to_kernel
+
+
+product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
 
 
 def draw_paths(

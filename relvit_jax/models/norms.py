@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from relvit_jax.models import layers
+
 
 def unbiased(
   linear: nnx.Linear,
@@ -48,7 +50,7 @@ def unbiased(
     bias = jnp.asarray(linear.bias[...])
 
   def product(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array]:
-    made = jnp.asarray(x, dtype) @ jnp.asarray(kernel, dtype)
+    made = layers.product(jnp.asarray(x, dtype), jnp.asarray(kernel, dtype))
     return made, jnp.asarray(bias, dtype)
 
   if norm is None:
@@ -84,8 +86,13 @@ def _given_over(
   assert norm.scale is not None
   assert norm.bias is not None
   scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
-  # A sum, as a product may be of fewer bits on some devices.
-  more = jnp.sum(shift[:, None] * kernel, axis=0)
+  more = jax.lax.platform_dependent(
+    shift,
+    kernel,
+    cpu=jnp.matmul,
+    # A sum, as a product may be of fewer bits on some devices.
+    default=lambda shift, kernel: jnp.sum(shift[:, None] * kernel, axis=0),
+  )
   return scale[:, None] * kernel, bias + more
 
 
