@@ -86,13 +86,8 @@ def _given_over(
   assert norm.scale is not None
   assert norm.bias is not None
   scale, shift = jnp.asarray(norm.scale[...]), jnp.asarray(norm.bias[...])
-  more = jax.lax.platform_dependent(
-    shift,
-    kernel,
-    cpu=jnp.matmul,
-    # A sum, as a product may be of fewer bits on some devices.
-    default=lambda shift, kernel: jnp.sum(shift[:, None] * kernel, axis=0),
-  )
+  # A sum, as a product may be of fewer bits on some devices.
+  more = jnp.sum(shift[:, None] * kernel, axis=0)
   return scale[:, None] * kernel, bias + more
 
 
