@@ -190,15 +190,19 @@ def _product_backward(
 ) -> tuple[Array, Array]:
   x, kernel = kept
 
-  def transposed(x: Array, gradient: Array) -> Array:
-    # Else XLA would turn the product around once more.
-    return jax.lax.optimization_barrier(gradient.T @ x).T
-
   def plain(x: Array, gradient: Array) -> Array:
     return x.T @ gradient
 
-  cpu = transposed if kernel.shape[0] >= 2 * kernel.shape[1] else plain
-  to_kernel = jax.lax.platform_dependent(x, gradient, cpu=cpu, default=plain)
+  def turned(x: Array, gradient: Array) -> Array:
+    # Else XLA would turn the product around once more.
+    return jax.lax.optimization_barrier(gradient.T @ x).T
+
+  if kernel.shape[0] < 2 * kernel.shape[1]:
+    to_kernel = plain(x, gradient)
+  else:
+    to_kernel = jax.lax.platform_dependent(
+      x, gradient, cpu=turned, default=plain
+    )
   return gradient @ kernel.T, to_kernel
 
 
