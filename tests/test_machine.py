@@ -1,7 +1,9 @@
 """What the machine is and does; its speed itself cannot be tested."""
 
 import datetime
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +34,33 @@ def test_both_ways_of_a_copy_count():
   assert found["bytes"] == 2**20
   slow, fast = found["quartiles"]
   assert 1e6 < slow <= found["bandwidth"] <= fast
+
+
+class _Device(NamedTuple):
+  platform: str
+  process_index: int
+  id: int
+
+
+@pytest.mark.parametrize(
+  ("platform", "processes", "count"),
+  [
+    ("cpu", (0,), 1),
+    ("cpu", (0, 0, 0, 0), 1),
+    ("cpu", (0, 0, 1, 1), 2),
+    ("gpu", (0, 0, 1, 1), 4),
+    ("tpu", (0, 0, 0, 0), 4),
+  ],
+)
+def test_cpu_devices_of_a_process_share_what_it_can(platform, processes, count):
+  devices = [
+    _Device(platform, process, i) for i, process in enumerate(processes)
+  ]
+  assert machine.count(devices) == count
+
+
+def test_all_devices_of_this_process_are_one_machine():
+  assert machine.count(jax.devices()) == 1
 
 
 def test_the_peak_is_that_of_what_came_since():

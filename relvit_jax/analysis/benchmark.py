@@ -137,7 +137,8 @@ def measure(
   """
   needs = Needs(stage)
   side = here["products"][needs.dtype.name]["side"]
-  bandwidth = here["copies"]["bandwidth"] * stage.mesh.size
+  machines = machine.count(stage.mesh.devices.flat)
+  bandwidth = here["copies"]["bandwidth"] * machines
   machine.forget_peak()
   with timing.Compilations() as all_compiled:
     maker = parts.Parts(stage)
@@ -147,7 +148,7 @@ def measure(
     with timing.Compilations() as while_measuring:
       found = timing.interleaved(clocks, seconds)
   product = found[_PRODUCTS] / counts[_PRODUCTS]
-  rate = 2 * side**3 / product.median * stage.mesh.size
+  rate = 2 * side**3 / product.median * machines
   traced = None
   if profile:
     traced = op_profile.measure(maker.traced(), counts["step"])
@@ -164,7 +165,7 @@ def measure(
     "flops_per_image": needs.flops("step") // needs.batch,
     "products_rate": rate,
     "products_quartiles": [
-      2 * side**3 / took * stage.mesh.size for took in product.quartiles[::-1]
+      2 * side**3 / took * machines for took in product.quartiles[::-1]
     ],
     "bound_seconds": needs.seconds("step", rate, bandwidth),
     "parts": rows,

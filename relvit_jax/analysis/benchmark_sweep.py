@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from relvit_jax import config_checks
-from relvit_jax.analysis import benchmark, figures, parts, timing
+from relvit_jax.analysis import benchmark, figures, machine, parts, timing
 from relvit_jax.analysis.needs import Needs
 from relvit_jax.analysis.part import Part
 from relvit_jax.data import feed
@@ -100,10 +100,11 @@ def measure(
     [part for part, _ in made.values()], seconds
   )
   found = timing.interleaved(clocks, seconds) if clocks else {}
+  machines = machine.count(mesh.devices.flat)
   result = []
   for value, (part, needs) in sorted(made.items()):
-    rate = here["products"][needs.dtype.name]["rate"] * mesh.size
-    bandwidth = here["copies"]["bandwidth"] * mesh.size
+    rate = here["products"][needs.dtype.name]["rate"] * machines
+    bandwidth = here["copies"]["bandwidth"] * machines
     one = found[part.name] / (counts[part.name] * needs.batch)
     least = needs.seconds("step", rate, bandwidth) / needs.batch
     result.append(

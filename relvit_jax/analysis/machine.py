@@ -10,7 +10,7 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -129,6 +129,20 @@ def copy_bandwidth(
     "quartiles": [2 * array.nbytes / upper, 2 * array.nbytes / lower],
     "bytes": array.nbytes,
   }
+
+
+def count(devices: Iterable[Any]) -> int:
+  """How often devices can do what `matrix_rate` and `copy_bandwidth` measure.
+
+  Each can, but CPU devices of one process share its cores, and with them what
+  one alone was measured to do.
+  """
+  return len(
+    {
+      device.process_index if device.platform == "cpu" else device
+      for device in devices
+    }
+  )
 
 
 def forget_peak() -> None:
