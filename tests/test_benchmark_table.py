@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from relvit_jax import cli
 from relvit_jax.analysis import benchmark_table
 
@@ -27,6 +29,7 @@ def row(median, **others):
 REPORT = {
   "machine": {
     "device": "AMD EPYC",
+    "platform": "cpu",
     "devices": 1,
     "cores": 2,
     "python": "3.11.7",
@@ -107,6 +110,20 @@ def test_the_table():
   assert max(map(len, shown.splitlines())) <= 88
   for name in REPORT["result"]["parts"]:
     assert f"\n{name} " in shown.split("arguments included")[1]
+
+
+@pytest.mark.parametrize(
+  ("device", "platform", "count", "told"),
+  [
+    ("NVIDIA H200", "gpu", 1, "NVIDIA H200, 2 cores; "),
+    ("NVIDIA H200", "gpu", 8, "8 × NVIDIA H200, 2 cores; "),
+    ("AMD EPYC", "cpu", 2, "AMD EPYC, 2 cores as 2 devices; "),
+  ],
+)
+def test_devices_are_many_where_a_cpu_is_divided(device, platform, count, told):
+  here = {"device": device, "platform": platform, "devices": count}
+  shown = benchmark_table.table(REPORT | {"machine": REPORT["machine"] | here})
+  assert shown.startswith(told)
 
 
 def test_a_profile_follows_the_legend():

@@ -145,8 +145,13 @@ def _machine(here: Mapping[str, Any]) -> list[str]:
 
 
 def _devices(count: int, here: Mapping[str, Any]) -> str:
-  several = f"{count} × " if count > 1 else ""
-  return f"{several}{here['device']}, {here['cores']} cores"
+  alone = f"{here['device']}, {here['cores']} cores"
+  if count == 1:
+    return alone
+  # It is divided, where accelerators are many.
+  if here["platform"] == "cpu":
+    return f"{alone} as {count} devices"
+  return f"{count} × {alone}"
 
 
 def _model(report: Mapping[str, Any]) -> list[str]:
